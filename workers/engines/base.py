@@ -1,0 +1,83 @@
+"""The two protocols every model family implements, and the values they exchange.
+
+A family is one file in this package and one line in :mod:`workers.engines.registry`. Engines hold a loaded model and
+nothing else: no Ray, no file system, no state that outlives a call, so the same clips always give the same answers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Word:
+    """A word with times in seconds from the start of its clip, and the decoder's probability of it (0 to 1)."""
+
+    text: str
+    start_s: float
+    end_s: float
+    probability: float | None = None
+
+
+@dataclass(frozen=True)
+class Transcription:
+    """What one engine heard in one clip. Fields an engine does not have stay None."""
+
+    text: str
+    language: str | None = None
+    words: tuple[Word, ...] = ()
+    avg_logprob: float | None = None  # mean log-probability per token (natural log)
+    no_speech_prob: float | None = None  # 0 to 1
+    compression_ratio: float | None = None  # UTF-8 bytes over zlib bytes
+    temperature: float | None = None  # the sampling temperature that gave this text
+
+
+@dataclass(frozen=True)
+class Synthesis:
+    """Speech for one text: ``samples`` float32, mono, shape (n,), at ``sample_rate`` Hz."""
+
+    samples: np.ndarray
+    sample_rate: int
+
+
+@dataclass(frozen=True)
+class Failure:
+    """One item that an engine refused; ``reason`` is a code of :mod:`schemas.reasons`."""
+
+    reason: str
+    message: str
+
+
+class Transcriber(Protocol):
+    """Speech to text. ``sample_rate`` (Hz) is what :meth:`transcribe` expects its clips in."""
+
+    spec: str
+    digest: str  # blake3 of the checkpoint: "blake3:<hex>"
+    sample_rate: int
+
+    def transcribe(
+        self, clips: Sequence[np.ndarray], languages: Sequence[str | None]
+    ) -> list[Transcription | Failure]:
+        """Transcribe float32 mono ``clips``, each of shape (n,), n > 0, in [-1, 1]; one answer per clip, in order.
+
+        Batching is the engine's own affair and depends on the clips' lengths alone. A clip that cannot be processed
+        gives a :class:`Failure`; its neighbours are unharmed.
+        """
+        ...
+
+
+class Synthesizer(Protocol):
+    """Text to speech."""
+
+    spec: str
+    digest: str
+
+    def synthesize(
+        self, texts: Sequence[str], voices: Sequence[str | None], seeds: Sequence[int]
+    ) -> list[Synthesis | Failure]:
+        """Speak ``texts``; ``voices`` None means the spec's own voice; ``seeds`` fix any sampling, per item."""
+        ...
