@@ -59,9 +59,7 @@ class Transcriber(Protocol):
     digest: str  # blake3 of the checkpoint: "blake3:<hex>"
     sample_rate: int
 
-    def transcribe(
-        self, clips: Sequence[np.ndarray], languages: Sequence[str | None]
-    ) -> list[Transcription | Failure]:
+    def transcribe(self, clips: Sequence[np.ndarray], languages: Sequence[str | None]) -> list[Transcription | Failure]:
         """Transcribe float32 mono ``clips``, each of shape (n,), n > 0, in [-1, 1]; one answer per clip, in order.
 
         Batching is the engine's own affair and depends on the clips' lengths alone. A clip that cannot be processed

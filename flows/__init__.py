@@ -1,0 +1,1 @@
+"""Prefect flows, one file each; thin: they read like the process."""

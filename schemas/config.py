@@ -1,0 +1,169 @@
+"""The configuration of a corpus run: typed, bounded, described. Field descriptions become the form in Prefect's UI.
+
+:class:`Recipe` is everything that a row's content depends on; its fingerprint, with the digests of local checkpoints,
+is part of every shard's id. What only decides where and how fast a run goes stands outside it.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from schemas.ids import stable_id
+from schemas.spec import SynthesizerSpec, TranscriberSpec
+from schemas.tables import SCHEMA_VERSION
+
+
+class Settings(BaseModel):
+    """Base of all settings: unknown names are refused, values are frozen."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class AudioSettings(Settings):
+    """What a recording is turned into before anything else happens to it."""
+
+    sample_rate: int = Field(16_000, ge=8_000, le=48_000, description="working sample rate of all stages, Hz")
+    channels: Literal["mix", "each"] = Field("mix", description="mono mix, or every channel as utterances of its own")
+    min_s: float = Field(0.05, ge=0, description="shorter recordings are rejected (too_short), seconds")
+    max_hours: float = Field(24.0, gt=0, le=168, description="longer recordings are rejected (too_long), hours")
+    max_member_mb: int = Field(2048, gt=0, description="larger members are rejected (member_too_large), MB as stored")
+    silence_dbfs: float = Field(-70.0, le=0, description="recordings that never peak above are rejected (silent)")
+    decode_timeout_s: float = Field(120.0, gt=0, description="seconds one recording may take to decode, plus a tenth "
+                                    "of its duration")  # fmt: skip
+
+
+class SegmentationSettings(Settings):
+    """Cutting of recordings longer than one window by voice activity (silero)."""
+
+    window_s: float = Field(30.0, ge=5, le=30, description="longest utterance; longer recordings are cut, seconds")
+    threshold: float = Field(0.5, gt=0, lt=1, description="speech probability above which a frame is speech")
+    min_speech_s: float = Field(0.25, ge=0, description="shorter bursts are not speech, seconds")
+    min_silence_s: float = Field(0.3, ge=0, description="pauses at least this long may be cut at, seconds")
+    pad_s: float = Field(0.2, ge=0, le=1, description="kept before and after speech, seconds")
+
+
+class DenoiseSettings(Settings):
+    """Spectral gating as in noisereduce; what ``audio`` and ``features`` hold and the ``denoised`` input is."""
+
+    method: Literal["spectral_gate", "none"] = "spectral_gate"
+    stationary: bool = Field(False, description="one noise floor for the whole utterance instead of a running one")
+    prop_decrease: float = Field(1.0, ge=0, le=1, description="share of the noise to take away")
+
+
+class FeatureSettings(Settings):
+    """Log-mel features: a product for training and analysis, not an input to the engines."""
+
+    n_fft: int = Field(1024, ge=64, le=8192, description="FFT window, samples")
+    hop_length: int = Field(256, ge=16, le=4096, description="samples between frames")
+    n_mels: int = Field(80, ge=8, le=256, description="mel bands")
+    f_min: float = Field(0.0, ge=0, description="lowest band edge, Hz")
+    f_max: float | None = Field(None, gt=0, description="highest band edge, Hz; half the sample rate when unset")
+    source: Literal["denoised", "raw"] = Field("denoised", description="audio that features are taken from")
+
+
+class AsrSettings(Settings):
+    """Transcription: the first engine's transcript is the chosen one; a second engine gives agreement."""
+
+    transcribers: tuple[TranscriberSpec, ...] = Field(
+        ("whisper:large-v3", "conformer:stt_en_conformer_ctc_large"),
+        min_length=1,
+        description="engine specs, family:model; the first one's transcript is the chosen one",
+    )
+    language: str | None = Field(None, description="language of recordings that name none; detected when unset")
+    denoised: Literal["referenced", "all", "none"] = Field(
+        "referenced", description="utterances also transcribed from their denoised audio, to measure what it does"
+    )
+    chosen_input: Literal["raw", "denoised"] = Field("raw", description="audio the chosen transcript is heard from")
+    beam_size: int | None = Field(None, ge=1, le=16, description="beam for autoregressive engines; greedy when unset")
+    word_timestamps: bool = Field(False, description="word times and probabilities in transcripts")
+
+
+class TtsSettings(Settings):
+    """Regeneration of clean speech and its round trip through a transcriber."""
+
+    synthesizer: SynthesizerSpec | None = Field(None, description="voice engine spec; none: nothing is regenerated")
+    voices: tuple[str, ...] = Field((), description="voices dealt to speakers; empty: the spec's own voice")
+    max_wer: float = Field(0.2, ge=0, description="round-trip WER up to which a clip is marked kept")
+    max_chars: int = Field(2000, gt=0, description="longer texts are rejected (text_too_long)")
+
+
+class Recipe(Settings):
+    """Everything a row's content depends on, machine and crash aside."""
+
+    audio: AudioSettings = AudioSettings()
+    segmentation: SegmentationSettings = SegmentationSettings()
+    denoise: DenoiseSettings = DenoiseSettings()
+    features: FeatureSettings = FeatureSettings()
+    asr: AsrSettings = AsrSettings()
+    tts: TtsSettings = TtsSettings()
+
+    def fingerprint(self, digests: dict[str, str]) -> str:
+        """Hash of the settings and of ``digests`` (engine spec -> digest of its local checkpoint)."""
+        return stable_id("recipe", SCHEMA_VERSION, self.model_dump(mode="json"), digests, length=16)
+
+
+class Storage(Settings):
+    """How object stores are reached. Secrets never stand here: the standard credential chain or a block holds them."""
+
+    endpoint_url: str | None = Field(None, description="S3 endpoint, for stores other than AWS")
+    region: str | None = Field(None, description="S3 region")
+    profile: str | None = Field(None, description="named profile of the AWS configuration")
+    anonymous: bool = Field(False, description="unsigned requests, for public buckets")
+    credentials_block: str | None = Field(None, description="name of an S3 credentials block in Prefect")
+
+
+class Cluster(Settings):
+    """Where the data plane runs and what its stages may take. Defaults are chosen from what the cluster has."""
+
+    address: str | None = Field(None, description="Ray address, or auto; none: a local Ray in this process")
+    cpus: float | None = Field(None, gt=0, description="CPUs the run may use; all of the cluster's when unset")
+    object_store_mb: int | None = Field(None, ge=100, description="object store of a local Ray, MB")
+    actors: dict[str, int] = Field(default_factory=dict, description="engine spec or stage -> number of its workers")
+    gpus: dict[str, float] = Field(default_factory=dict, description="engine spec -> GPUs (or a fraction) per worker")
+
+
+class Sharding(Settings):
+    """How archives are cut. Part of shard ids through the member ranges it gives."""
+
+    minutes: float = Field(15.0, gt=0, le=120, description="audio per shard, minutes (estimated from bytes)")
+    max_members: int = Field(5_000, gt=0, description="most members of one shard")
+
+
+Sources = Annotated[list[str], Field(min_length=1, description="URLs: archives, folders, recordings, manifests, globs")]
+Destination = Annotated[str, Field(min_length=1, description="URL of the folder the tables are published under")]
+
+
+class CorpusParameters(Settings):
+    """Parameters of the corpus flow, the same for the command line, the deployments and Prefect's form."""
+
+    sources: Sources
+    destination: Destination
+    recipe: Recipe = Recipe()
+    storage: Storage = Storage()
+    cluster: Cluster = Cluster()
+    sharding: Sharding = Sharding()
+    reprocess: bool = Field(False, description="process again what is already published for the same settings")
+    max_file_mb: int = Field(256, ge=1, le=4096, description="size that published files are compacted to, MB")
+
+
+class Layout(Settings):
+    """Where things lie under a destination."""
+
+    destination: str
+
+    def partition(self, table: str, run_date: str, run_id: str) -> str:
+        return f"{self.destination}/{table}/run_date={run_date}/run_id={run_id}"
+
+    def manifest(self, run_id: str) -> str:
+        return f"{self.destination}/_runs/{run_id}.json"
+
+    def ledger(self, run_id: str) -> str:
+        return f"{self.destination}/_runs/{run_id}.members.parquet"
+
+    def staging(self, fingerprint: str) -> str:
+        return f"{self.destination}/_staging/{fingerprint}"
+
+    def report(self, run_id: str) -> str:
+        return f"{self.destination}/reports/{run_id}/index.html"

@@ -1,0 +1,85 @@
+"""The run's manifest, ``_runs/<run_id>.json``: written last, in one PUT; what it does not name is not published."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel, Field
+
+from schemas.tables import SCHEMA_VERSION
+
+
+class PublishedFile(BaseModel):
+    """One Parquet file of a run; ``path`` is relative to the destination."""
+
+    table: str
+    path: str
+    rows: int
+    bytes: int
+
+
+class Superseded(BaseModel):
+    """Members of an earlier run that this one replaces. ``whole``: nothing of that run is left in force.
+
+    Which ones: the rows of both runs' ledgers (``_runs/<run_id>.members.parquet``) that share archive and member.
+    """
+
+    run_id: str
+    members: int
+    whole: bool
+
+
+class ArchiveCounts(BaseModel):
+    """What became of one archive's members."""
+
+    uri: str
+    layout: str
+    members_in: int
+    members_published: int
+    members_rejected: int
+    utterances: int
+    hours: float
+
+
+class WordErrors(BaseModel):
+    """Pooled corpus WER of one engine and input over the run, with its 95% interval."""
+
+    engine: str
+    input: str
+    utterances: int
+    words: int
+    errors: int
+    wer: float
+    wer_low: float | None = None
+    wer_high: float | None = None
+    block_kind: str | None = None
+
+
+class RunManifest(BaseModel):
+    """A published run. Readers list ``_runs/*.json`` and read the files these name."""
+
+    schema_version: str = SCHEMA_VERSION
+    run_id: str
+    run_date: str
+    kind: str = "corpus"  # or "regenerate"
+    status: str  # published, partial (some shards failed and will be tried again), failed_quality
+    fingerprint: str
+    parameters: dict[str, Any]
+    started_at: str
+    finished_at: str
+    members_in: int
+    members_published: int
+    members_rejected: int
+    utterances: int
+    hours: float
+    wall_s: float
+    real_time_factor: float = Field(description="audio seconds published per wall second")
+    archives: list[ArchiveCounts]
+    reject_reasons: dict[str, int]
+    word_errors: list[WordErrors]
+    stages: dict[str, dict[str, float]]  # stage -> wall_s, cpu_s
+    files: list[PublishedFile]
+    supersedes: list[Superseded] = []
+    digests: dict[str, str]  # engine spec -> model digest
+    versions: dict[str, str]  # distribution -> version
+    failed_shards: dict[str, str] = {}  # shard id -> why

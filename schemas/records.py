@@ -1,0 +1,171 @@
+"""The records that pass between the planes: archives, members, shards, rejects, receipts.
+
+All are frozen; a change is a copy (:func:`dataclasses.replace`). Times are in seconds, sizes in bytes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from schemas.ids import stable_id
+
+Seconds = float
+
+
+class Layout(StrEnum):
+    """How the bytes of a source's members are reached."""
+
+    TAR = "tar"  # seekable: members by byte range
+    ZIP = "zip"  # seekable: members by byte range, inflated where compressed
+    STREAM = "stream"  # a compressed tar: one way, read once, in order
+    FOLDER = "folder"  # a prefix: every member is an object of its own
+    FILE = "file"  # a single recording
+    MANIFEST = "manifest"  # JSONL lines that name recordings
+
+
+@dataclass(frozen=True)
+class Archive:
+    """One source as found: ``version`` is its ETag, or its modification time where the store gives no ETag."""
+
+    uri: str
+    layout: Layout
+    size: int | None = None
+    version: str = ""
+
+    @property
+    def id(self) -> str:
+        return stable_id("archive", self.uri, self.size, self.version)
+
+
+@dataclass(frozen=True)
+class Member:
+    """One recording (or one manifest line's piece of a recording) inside an archive.
+
+    ``uri`` is the object to read: the archive itself for tar and zip, the member's own object elsewhere.
+    ``offset`` is where its bytes start in ``uri`` (tar: the data; zip: the local header), None for whole objects.
+    ``version`` changes whenever the content may have changed (zip: CRC-32; tar: header fields; object: ETag or mtime).
+    ``clip_start_s``/``clip_duration_s`` cut a piece out of the recording (NeMo manifests' offset and duration).
+    ``text``, ``language`` and ``speaker`` come from sidecars or manifests; None where not given.
+    """
+
+    name: str
+    size: int
+    uri: str
+    version: str = ""
+    offset: int | None = None
+    stored_size: int | None = None  # compressed size in a zip, where it differs
+    compression: str = ""  # zip: "" (stored), "deflate", "bzip2", "lzma", "zstd"
+    ordinal: int = 0  # position in the archive's own order
+    estimated_s: Seconds = 0.0  # from the manifest, or estimated from size and format
+    clip_start_s: Seconds | None = None
+    clip_duration_s: Seconds | None = None
+    text: str | None = None
+    language: str | None = None
+    speaker: str | None = None
+
+    def key(self, archive_uri: str) -> str:
+        """What "already published" is judged by: archive, name, content version and its side data."""
+        return stable_id(
+            "member", archive_uri, self.name, self.size, self.version, self.clip_start_s, self.clip_duration_s,
+            self.text, self.language, self.speaker,
+        )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Reject:
+    """One member (``start_s`` None) or one of its segments that was not published; a row of ``rejects``."""
+
+    archive: str
+    member: str
+    stage: str
+    reason: str
+    message: str
+    member_key: str = ""
+    start_s: Seconds | None = None
+    end_s: Seconds | None = None
+    utterance_id: str | None = None
+
+
+@dataclass(frozen=True)
+class Shard:
+    """The unit of everything: members of one archive, processed, staged and resumed as a whole.
+
+    A shard of a one-way stream is planned without ``members`` and with ``is_stream``: reading it yields its shards.
+    ``rejects`` are members refused at sight; they belong to the shard, so its counts add up.
+    """
+
+    id: str
+    archive: Archive
+    fingerprint: str
+    members: tuple[Member, ...] = ()
+    rejects: tuple[Reject, ...] = ()
+    index: int = 0  # position among the archive's shards
+    is_stream: bool = False
+
+    @property
+    def members_in(self) -> int:
+        return len(self.members) + len(self.rejects)
+
+
+@dataclass(frozen=True)
+class StageTime:
+    """Seconds one stage spent on one shard."""
+
+    wall_s: float = 0.0
+    cpu_s: float = 0.0
+
+
+@dataclass(frozen=True)
+class ErrorCounts:
+    """Word and character alignment counts, pooled over utterances that have a reference."""
+
+    hits: int = 0
+    substitutions: int = 0
+    deletions: int = 0
+    insertions: int = 0
+
+    @property
+    def words(self) -> int:
+        """Words in the reference."""
+        return self.hits + self.substitutions + self.deletions
+
+    @property
+    def errors(self) -> int:
+        return self.substitutions + self.deletions + self.insertions
+
+    def __add__(self, other: ErrorCounts) -> ErrorCounts:
+        return ErrorCounts(
+            self.hits + other.hits, self.substitutions + other.substitutions,
+            self.deletions + other.deletions, self.insertions + other.insertions,
+        )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class StagedFile:
+    """One Parquet file in the staging area."""
+
+    table: str
+    path: str
+    rows: int
+    bytes: int
+
+
+@dataclass(frozen=True)
+class Receipt:
+    """What is left of a shard once its rows are staged; its presence means that the shard is done."""
+
+    shard_id: str
+    archive_uri: str
+    index: int
+    members_in: int
+    members_published: int
+    members_rejected: int
+    utterances: int
+    audio_s: Seconds  # of published utterances
+    files: tuple[StagedFile, ...] = ()
+    words: dict[str, ErrorCounts] = field(default_factory=dict)  # "engine|input" -> counts
+    stages: dict[str, StageTime] = field(default_factory=dict)
+    reject_reasons: dict[str, int] = field(default_factory=dict)
+    digests: dict[str, str] = field(default_factory=dict)  # engine spec -> model digest
+    failed: str = ""  # a shard that could not be finished: why; nothing of it is staged

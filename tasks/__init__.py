@@ -1,0 +1,1 @@
+"""The Prefect tasks the flows are made of."""

@@ -1,0 +1,1 @@
+"""The data plane: shards stream through CPU tasks and pools of actors. Knows nothing of Prefect."""
