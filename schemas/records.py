@@ -65,11 +65,15 @@ class Member:
     speaker: str | None = None
 
     def key(self, archive_uri: str) -> str:
-        """What "already published" is judged by: archive, name, content version and its side data."""
+        """Identity of the content: archive, name, version and the piece that is cut out of it."""
         return stable_id(
-            "member", archive_uri, self.name, self.size, self.version, self.clip_start_s, self.clip_duration_s,
-            self.text, self.language, self.speaker,
-        )  # fmt: skip
+            "member", archive_uri, self.name, self.size, self.version, self.clip_start_s, self.clip_duration_s
+        )
+
+    @property
+    def side(self) -> str:
+        """Identity of the side data, which scores depend on but audio does not."""
+        return stable_id("side", self.text, self.language, self.speaker)
 
 
 @dataclass(frozen=True)
@@ -169,3 +173,39 @@ class Receipt:
     reject_reasons: dict[str, int] = field(default_factory=dict)
     digests: dict[str, str] = field(default_factory=dict)  # engine spec -> model digest
     failed: str = ""  # a shard that could not be finished: why; nothing of it is staged
+
+
+@dataclass(frozen=True)
+class Discovery:
+    """The archives that the sources name; a source that cannot be read at all is a reject."""
+
+    archives: tuple[Archive, ...]
+    rejects: tuple[Reject, ...] = ()
+
+
+@dataclass(frozen=True)
+class Published:
+    """What is in force at a destination for one fingerprint: (archive URI, member name) -> (key, side)."""
+
+    members: dict[tuple[str, str], tuple[str, str]] = field(default_factory=dict)
+    archives: frozenset[str] = frozenset()  # ids of archives published whole; what a one-way stream is skipped by
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run will do. Shards are in archive order, then by index."""
+
+    fingerprint: str
+    shards: tuple[Shard, ...]
+    archives: tuple[Archive, ...]
+    skipped: dict[str, int] = field(default_factory=dict)  # archive URI -> members already published
+    rejects: tuple[Reject, ...] = ()  # whole sources and archives that cannot be read
+
+    @property
+    def members(self) -> int:
+        """Members to do, refused at sight included; those of one-way streams are not known before they are read."""
+        return sum(shard.members_in for shard in self.shards)
+
+    @property
+    def estimated_s(self) -> Seconds:
+        return sum(member.estimated_s for shard in self.shards for member in shard.members)

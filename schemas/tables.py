@@ -57,7 +57,7 @@ _FIELDS: dict[str, list[tuple[str, pa.DataType, str]]] = {
         ("transcript_input", pa.string(), "raw or denoised: what the chosen transcript was heard from"),
         ("wer", pa.float64(), "word error rate of the chosen transcript against the reference; null without one"),
         ("cer", pa.float64(), "character error rate, likewise"),
-        ("agreement_wer", pa.float64(), "WER of the second engine's text against the first's, raw input; null with one"),
+        ("agreement_wer", pa.float64(), "WER of the second engine's text against the first's, both raw; null with one"),
         ("snr_db", pa.float32(), "estimated signal-to-noise ratio before denoising, dB"),
         ("snr_denoised_db", pa.float32(), "the same after denoising, dB"),
         ("peak", pa.float32(), "largest absolute sample, 0 to 1 is full scale"),

@@ -33,7 +33,7 @@ def open_filesystem(url: str, storage: Storage) -> tuple[fsspec.AbstractFileSyst
 
 
 def absolute_url(url: str) -> str:
-    """``url`` without trailing slashes; a local path becomes absolute, so that its identity does not depend on the cwd."""
+    """``url`` without trailing slashes; a local path becomes absolute, so that identities do not depend on the cwd."""
     if "://" in url or "::" in url:
         return url.rstrip("/").removeprefix("file://")
     return os.path.abspath(os.path.expanduser(url))
