@@ -81,8 +81,10 @@ def languages() -> dict[str, str]:
         index = 0
         while voices[index]:
             voice = voices[index].contents
-            tag = ctypes.string_at(ctypes.addressof(voice.languages.contents) + 1).decode()
-            found.setdefault(tag.lower(), voice.identifier.decode())
+            address = ctypes.addressof(voice.languages.contents)
+            while entry := ctypes.string_at(address):  # a priority byte, then the tag
+                found.setdefault(entry[1:].decode().lower(), voice.identifier.decode())
+                address += len(entry) + 1
             index += 1
     return found
 

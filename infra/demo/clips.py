@@ -1,0 +1,113 @@
+"""Spoken digits to build training speech from: FSDD recordings and espeak-ng voices, all mono float32 at 16 kHz."""
+
+from __future__ import annotations
+
+import csv
+import io
+import tarfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import soundfile
+import soxr
+
+from workers.engines.espeak import EspeakSynthesizer, variants
+
+SAMPLE_RATE = 16_000  # Hz, what both models hear
+DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+
+ENGLISH = ("en-us", "en-gb", "en-gb-scotland", "en-gb-x-gbclan", "en-gb-x-gbcwmd", "en-gb-x-rp", "en-us-nyc", "en-029")
+
+# English digits spelt so that a voice of another language says them with its own sounds: a foreign accent.
+ACCENTS = {
+    "de": ("siro", "wann", "tu", "sri", "for", "feif", "siks", "sewen", "eit", "nein"),
+    "fr": ("ziro", "ouane", "tou", "sri", "for", "faïve", "sixe", "sevenne", "eïte", "naïne"),
+    "nl": ("ziro", "wan", "toe", "srie", "foor", "faif", "siks", "sevven", "eet", "nain"),
+    "es": ("siro", "uan", "tu", "zri", "for", "faiv", "siks", "seven", "eit", "nain"),
+    "it": ("ziro", "uan", "tu", "tri", "for", "faiv", "sics", "seven", "eit", "nain"),
+    "pl": ("ziro", "łan", "tu", "tri", "for", "fajw", "siks", "sewen", "ejt", "najn"),
+}
+
+
+@dataclass(frozen=True)
+class Clip:
+    """One stretch of speech without pauses at its ends: ``samples`` (n,) at 16 kHz, and the digits said in it."""
+
+    samples: np.ndarray
+    digits: tuple[int, ...]
+    speaker: str
+
+
+def trim(samples: np.ndarray, floor: float = 0.01, margin_s: float = 0.02) -> np.ndarray:
+    """Cut off what lies below ``floor`` times the peak at both ends, but for ``margin_s``."""
+    loud = np.flatnonzero(np.abs(samples) > floor * np.abs(samples).max())
+    margin = int(margin_s * SAMPLE_RATE)
+    return samples[max(0, loud[0] - margin) : loud[-1] + margin]
+
+
+def read_fsdd(tar: Path) -> list[Clip]:
+    """Every clip of an FSDD tar at its natural speed; the transcripts lie beside it, ``<stem>.transcripts.tsv``.
+
+    Clips are resampled from 8 to 16 kHz by soxr and keep their bounds. Raises FileNotFoundError, and KeyError for a
+    member without a transcript.
+    """
+    with open(tar.with_suffix(".transcripts.tsv"), newline="", encoding="utf-8") as table:
+        rows = {row["file"]: row for row in csv.DictReader(table, delimiter="\t")}
+    clips = []
+    with tarfile.open(tar) as archive:
+        for member in archive:
+            stream = archive.extractfile(member)
+            if stream is None:
+                continue
+            samples, rate = soundfile.read(io.BytesIO(stream.read()), dtype="float32")
+            row = rows[member.name]
+            clips.append(
+                Clip(soxr.resample(samples, rate, SAMPLE_RATE), (DIGITS.index(row["text"]),), row["speaker"])
+            )
+    return clips
+
+
+def at_speeds(clips: Sequence[Clip], copies: int, rng: np.random.Generator) -> list[Clip]:
+    """The clips, trimmed, plus ``copies`` of each played at 0.8 to 1.25 times the speed.
+
+    Playing faster raises pitch and formants together, as a shorter vocal tract does: each copy is another speaker.
+    """
+    natural = [Clip(trim(clip.samples), clip.digits, clip.speaker) for clip in clips]
+    pool = list(natural)
+    for copy in range(copies):
+        for clip in natural:
+            speed = 1.25 ** rng.uniform(-1, 1)
+            samples = soxr.resample(clip.samples, SAMPLE_RATE * speed, SAMPLE_RATE, quality="MQ")
+            pool.append(Clip(samples, clip.digits, f"{clip.speaker}-{copy}"))
+    return pool
+
+
+def espeak_clips(count: int, rng: np.random.Generator) -> list[Clip]:
+    """``count`` stretches of synthetic speech in random voices: two thirds single digits, the rest strings of 2 to 6."""
+    engine = EspeakSynthesizer(ENGLISH[0])
+    # Some variants and languages hardly speak on their own settings; a floor on the rate and pitch keeps them human.
+    pool = []
+    for _ in range(count):
+        accented = rng.random() < 0.3
+        language = str(rng.choice(list(ACCENTS) if accented else list(ENGLISH)))
+        words = ACCENTS[language] if accented else DIGITS
+        voice = language if rng.random() < 0.1 else f"{language}+{rng.choice(variants())}"
+        length = 1 if rng.random() < 0.67 else int(rng.integers(2, 7))
+        digits = tuple(int(digit) for digit in rng.integers(0, 10, length))
+        text = " ".join(words[digit] for digit in digits)
+        if rng.random() < 0.3:
+            text = text.replace(" ", ", ")
+        text += str(rng.choice(["", ".", ",", "?", "!"]))
+        speech = engine.speak(
+            text,
+            voice,
+            rate_wpm=int(rng.integers(100, 260)),
+            pitch=int(rng.integers(10, 90)),
+            pitch_range=int(rng.integers(10, 90)),
+        )
+        speed = 1.2 ** rng.uniform(-1, 1)
+        samples = soxr.resample(speech.samples, speech.sample_rate * speed, SAMPLE_RATE, quality="MQ")
+        pool.append(Clip(trim(samples), digits, voice))
+    return pool
