@@ -12,7 +12,23 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from schemas.ids import stable_id
 from schemas.spec import SynthesizerSpec, TranscriberSpec
-from schemas.tables import SCHEMA_VERSION
+from schemas.version import SCHEMA_VERSION
+
+# Parameters that people set often stand at the top of a flow's form as well: one type, bound and description for both.
+Sources = Annotated[
+    list[Annotated[str, Field(min_length=1)]],
+    Field(min_length=1, description="URLs: archives, folders, recordings, manifests, globs"),
+]
+Destination = Annotated[str, Field(min_length=1, description="URL of the folder the tables are published under")]
+Transcribers = Annotated[
+    tuple[TranscriberSpec, ...],
+    Field(min_length=1, description="engine specs, family:model; the first one's transcript is the chosen one"),
+]
+Language = Annotated[str | None, Field(description="language of recordings that name none; detected when unset")]
+Synthesizer = Annotated[SynthesizerSpec | None, Field(description="voice engine spec; none: nothing is regenerated")]
+Voices = Annotated[tuple[str, ...], Field(description="voices dealt to speakers; empty: the spec's own voice")]
+Reprocess = Annotated[bool, Field(description="process again what is already published for the same settings")]
+MaxFileMb = Annotated[int, Field(ge=1, le=4096, description="size that published files are compacted to, MB")]
 
 
 class Settings(BaseModel):
@@ -66,12 +82,8 @@ class FeatureSettings(Settings):
 class AsrSettings(Settings):
     """Transcription: the first engine's transcript is the chosen one; a second engine gives agreement."""
 
-    transcribers: tuple[TranscriberSpec, ...] = Field(
-        ("whisper:large-v3", "conformer:stt_en_conformer_ctc_large"),
-        min_length=1,
-        description="engine specs, family:model; the first one's transcript is the chosen one",
-    )
-    language: str | None = Field(None, description="language of recordings that name none; detected when unset")
+    transcribers: Transcribers = ("whisper:large-v3", "conformer:stt_en_conformer_ctc_large")
+    language: Language = None
     denoised: Literal["referenced", "all", "none"] = Field(
         "referenced", description="utterances also transcribed from their denoised audio, to measure what it does"
     )
@@ -83,8 +95,8 @@ class AsrSettings(Settings):
 class TtsSettings(Settings):
     """Regeneration of clean speech and its round trip through a transcriber."""
 
-    synthesizer: SynthesizerSpec | None = Field(None, description="voice engine spec; none: nothing is regenerated")
-    voices: tuple[str, ...] = Field((), description="voices dealt to speakers; empty: the spec's own voice")
+    synthesizer: Synthesizer = None
+    voices: Voices = ()
     max_wer: float = Field(0.2, ge=0, description="round-trip WER up to which a clip is marked kept")
     max_chars: int = Field(2000, gt=0, description="longer texts are rejected (text_too_long)")
 
@@ -131,10 +143,6 @@ class Sharding(Settings):
     max_members: int = Field(5_000, gt=0, description="most members of one shard")
 
 
-Sources = Annotated[list[str], Field(min_length=1, description="URLs: archives, folders, recordings, manifests, globs")]
-Destination = Annotated[str, Field(min_length=1, description="URL of the folder the tables are published under")]
-
-
 class CorpusParameters(Settings):
     """Parameters of the corpus flow, the same for the command line, the deployments and Prefect's form."""
 
@@ -144,8 +152,8 @@ class CorpusParameters(Settings):
     storage: Storage = Storage()
     cluster: Cluster = Cluster()
     sharding: Sharding = Sharding()
-    reprocess: bool = Field(False, description="process again what is already published for the same settings")
-    max_file_mb: int = Field(256, ge=1, le=4096, description="size that published files are compacted to, MB")
+    reprocess: Reprocess = False
+    max_file_mb: MaxFileMb = 256
 
 
 class Layout(Settings):
