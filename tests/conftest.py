@@ -67,12 +67,12 @@ class S3:
     @property
     def storage(self) -> dict[str, Any]:
         """Keyword arguments of :class:`schemas.config.Storage`."""
-        return {"endpoint_url": self.endpoint_url, "region": "us-east-1"}
+        return {"endpoint_url": self.endpoint_url}
 
     @property
     def options(self) -> dict[str, Any]:
         """s3fs options, also good for ``storage_options=`` of readers built on fsspec."""
-        return {"endpoint_url": self.endpoint_url, "client_kwargs": {"region_name": "us-east-1"}}
+        return {"endpoint_url": self.endpoint_url}
 
     def filesystem(self) -> s3fs.S3FileSystem:
         """A filesystem that caches no listing, so it sees what other processes write."""
