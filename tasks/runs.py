@@ -1,0 +1,61 @@
+"""The published runs of a destination: their manifests, found and read."""
+
+from __future__ import annotations
+
+import posixpath
+
+from pydantic import ValidationError
+
+from schemas.config import Layout, Storage
+from schemas.errors import VoxmillError
+from schemas.manifest import RunManifest
+from workers.storage import absolute_url, open_filesystem
+
+
+def run_ids(destination: str, storage: Storage) -> list[str]:
+    """Ids of the published runs, oldest first (ids begin with the time a run started)."""
+    fs, folder = open_filesystem(f"{absolute_url(destination)}/_runs", storage)
+    fs.invalidate_cache()
+    try:
+        names = [posixpath.basename(path) for path in fs.ls(folder, detail=False)]
+    except FileNotFoundError:
+        return []
+    except PermissionError as error:
+        raise VoxmillError(
+            "this store refuses to list the runs", destination, f"Check the credentials ({error})"
+        ) from None
+    return sorted(name.removesuffix(".json") for name in names if name.endswith(".json"))
+
+
+def read_manifest(destination: str, run_id: str, storage: Storage) -> RunManifest:
+    """The manifest of one run; raises VoxmillError where there is none or it cannot be read."""
+    url = Layout(destination=absolute_url(destination)).manifest(run_id)
+    fs, path = open_filesystem(url, storage)
+    try:
+        return RunManifest.model_validate_json(fs.cat_file(path))
+    except FileNotFoundError:
+        known = ", ".join(run_ids(destination, storage)[-3:]) or "none"
+        raise VoxmillError(f"no run {run_id} is published here", destination, f"The latest runs: {known}") from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        what = f"not a manifest of this version: {'.'.join(map(str, first['loc']))}: {first['msg']}"
+        raise VoxmillError(what, url, "Read it with the version of voxmill that wrote it") from None
+
+
+def latest_manifest(destination: str, storage: Storage, kind: str = "corpus") -> RunManifest | None:
+    """The manifest of the latest run of ``kind``, or None where nothing has been published."""
+    for run_id in reversed(run_ids(destination, storage)):
+        manifest = read_manifest(destination, run_id, storage)
+        if manifest.kind == kind:
+            return manifest
+    return None
+
+
+def find_manifest(destination: str, run_id: str | None, storage: Storage) -> RunManifest:
+    """The manifest of ``run_id``, by default of the latest corpus run; raises VoxmillError where there is none."""
+    if run_id:
+        return read_manifest(destination, run_id, storage)
+    manifest = latest_manifest(destination, storage)
+    if manifest is None:
+        raise VoxmillError("nothing is published here yet", destination, "Start a run first: voxmill run")
+    return manifest
