@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import BaseModel, Field
 
-from schemas.tables import SCHEMA_VERSION
+from schemas.version import SCHEMA_VERSION
 
 
 class PublishedFile(BaseModel):
@@ -33,6 +33,7 @@ class ArchiveCounts(BaseModel):
     """What became of one archive's members."""
 
     uri: str
+    id: str  # of this version of the archive: what an unchanged one-way stream is skipped by
     layout: str
     members_in: int
     members_published: int

@@ -173,6 +173,7 @@ class Receipt:
     reject_reasons: dict[str, int] = field(default_factory=dict)
     digests: dict[str, str] = field(default_factory=dict)  # engine spec -> model digest
     failed: str = ""  # a shard that could not be finished: why; nothing of it is staged
+    stream_shards: tuple[str, ...] = ()  # a one-way stream's last receipt: every shard it gave
 
 
 @dataclass(frozen=True)
@@ -209,3 +210,12 @@ class Plan:
     @property
     def estimated_s(self) -> Seconds:
         return sum(member.estimated_s for shard in self.shards for member in shard.members)
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run of a flow: ``id`` sorts by time, ``date`` is the partition (YYYY-MM-DD), ``started_at`` ISO 8601 UTC."""
+
+    id: str
+    date: str
+    started_at: str

@@ -154,6 +154,19 @@ _FIELDS: dict[str, list[tuple[str, pa.DataType, str]]] = {
 }  # fmt: skip
 
 TABLES = tuple(_FIELDS)
+
+LEDGER = pa.schema(
+    [
+        pa.field("archive", pa.string(), metadata={"description": "URI of the source"}),
+        pa.field("member", pa.string(), metadata={"description": "member name"}),
+        pa.field("member_key", pa.string(), metadata={"description": "identity of the member's content"}),
+        pa.field("side", pa.string(), metadata={"description": "identity of its text, language and speaker"}),
+        pa.field("status", pa.string(), metadata={"description": "published or rejected"}),
+        pa.field("shard_id", pa.string(), metadata={"description": "shard that dealt with it"}),
+    ],
+    metadata={b"voxmill.table": b"members", b"voxmill.schema_version": SCHEMA_VERSION.encode()},
+)
+"""One row per member of a run, rejected ones too: what the next run skips by. Private: ``_runs/<run_id>.members``."""
 BLOB_TABLES = ("audio", "features", "regenerated")
 
 _HF_AUDIO = {"audio": {"_type": "Audio"}}

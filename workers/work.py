@@ -69,7 +69,10 @@ class Utterance:
 
 @dataclass
 class Work:
-    """One shard between decode and write. ``failed`` set: later stages pass it on untouched."""
+    """One shard between decode and write. ``failed`` set: later stages pass it on untouched.
+
+    A one-way stream ends with a work that has no members of its own, only ``stream_shards`` and ``late``.
+    """
 
     shard: Shard
     sample_rate: int
@@ -78,6 +81,8 @@ class Work:
     stages: dict[str, StageTime] = field(default_factory=dict)
     digests: dict[str, str] = field(default_factory=dict)
     failed: str = ""
+    stream_shards: tuple[str, ...] = ()  # the last work of a one-way stream: every shard it gave
+    late: dict[str, dict[str, str | None]] = field(default_factory=dict)  # and side data that came after their members
 
     def reject(self, stage: str, member: Member, reason: str, message: str, utterance: Utterance | None = None) -> None:
         """Note a member, or one utterance of it, as a row of ``rejects``; the caller drops the utterance itself."""

@@ -1,0 +1,119 @@
+"""Ray for one run: a local one in this process, or the team's cluster; and how its resources are shared out."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from schemas.config import Cluster
+from schemas.errors import VoxmillError
+
+_LOCAL_OBJECT_STORE_MB = 1024
+_THREADS = {name: "1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")}
+
+
+@contextmanager
+def connect(cluster: Cluster, secrets: Mapping[str, str] | None = None) -> Iterator[None]:
+    """Hold a connection to Ray. One that is already there is used and left alone.
+
+    ``secrets`` are environment variables for the workers (credentials of a block). Workers compute on one thread each:
+    batching and pools fill the cores, and results do not depend on their number.
+    Raises VoxmillError where no cluster answers at ``cluster.address``.
+    """
+    import ray
+
+    if ray.is_initialized():
+        yield
+        return
+    environment = {**_THREADS, **(secrets or {})}
+    if cluster.address:
+        try:
+            ray.init(
+                address=cluster.address,
+                runtime_env={"env_vars": environment},
+                logging_level=logging.ERROR,
+                log_to_driver=False,
+            )
+        except (ConnectionError, RuntimeError, ValueError) as error:
+            raise VoxmillError(
+                f"no Ray cluster answers ({_first_line(error)})",
+                f"ray address {cluster.address}",
+                "Check the address; a cluster started with token authentication needs RAY_AUTH_TOKEN or "
+                "RAY_AUTH_TOKEN_PATH here too",
+            ) from error
+    else:
+        # Workers inherit the environment of a Ray that this process starts.
+        os.environ.update({name: os.environ.get(name, value) for name, value in _THREADS.items()})
+        os.environ.update(secrets or {})
+        ray.init(
+            num_cpus=max(1, int(cluster.cpus)) if cluster.cpus else os.cpu_count(),
+            object_store_memory=(cluster.object_store_mb or _LOCAL_OBJECT_STORE_MB) << 20,
+            include_dashboard=False,
+            logging_level=logging.ERROR,
+            log_to_driver=False,
+        )
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+@dataclass(frozen=True)
+class Share:
+    """What each worker of a stage asks for, and how many of them there are at most."""
+
+    workers: int
+    cpus: float
+    gpus: float = 0.0
+
+
+def shares(cpus: float, gpus: float, engines: Sequence[str], shards: int | None, cluster: Cluster) -> dict[str, Share]:
+    """Share a cluster of ``cpus`` and ``gpus`` among the stages: ``front``, ``write`` and every engine pool.
+
+    With GPUs, each engine has one actor per GPU and the engines share each GPU evenly; without, each engine has a
+    single-threaded actor per core on small machines and per two cores on large ones, never more than there are shards
+    (``shards`` None: unknown). Whatever all pools and task stages may hold at once fits the cluster: actors that hold
+    every logical CPU starve a task stage for ever, without an error.
+    Raises VoxmillError where overrides ask for more GPUs than there are.
+    """
+    cores = max(1, int(cpus))
+    most = max(1, shards if shards is not None else cores)
+    workers: dict[str, int] = {}
+    gpu_each: dict[str, float] = {}
+    for engine in engines:
+        fraction = cluster.gpus.get(engine, min(1.0, 1 / len(engines)) if gpus and _uses_gpu(engine) else 0.0)
+        per_core = cores if cores <= 8 else cores // 2
+        count = max(1, int(gpus)) if fraction else min(per_core, most)
+        workers[engine] = cluster.actors.get(engine, count)
+        gpu_each[engine] = fraction
+    asked = sum(workers[engine] * gpu_each[engine] for engine in engines)
+    if asked > gpus + 1e-6:
+        raise VoxmillError(
+            f"the engines ask for {asked:g} GPUs and the cluster has {gpus:g}",
+            "cluster.gpus",
+            "Lower the fractions or the number of actors",
+        )
+    workers["front"] = cluster.actors.get("front", min(cores, most))
+    workers["write"] = cluster.actors.get("write", max(1, min(cores // 2, most)))
+    # One unit per worker and one to spare; stages of unequal requests are never fused by Ray Data.
+    unit = cpus / (sum(workers.values()) + 1)
+    return {
+        name: Share(count, _floor(unit * (0.98 if name in engines else 1.0)), gpu_each.get(name, 0.0))
+        for name, count in workers.items()
+    }
+
+
+def _uses_gpu(engine: str) -> bool:
+    return not engine.startswith("espeak")
+
+
+def _floor(cpus: float) -> float:
+    """Ray counts in units of 1/10000; whole CPUs above one, since it refuses 1.5."""
+    return float(int(cpus)) if cpus >= 1 else int(cpus * 10_000) / 10_000

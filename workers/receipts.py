@@ -1,0 +1,90 @@
+"""The staging area: rows under deterministic names, and receipts, whose presence means that a shard is done.
+
+All lies flat under ``_staging/<fingerprint>/``: ``<shard>.<table>.parquet``, then ``<shard>.receipt.json``. A rerun
+overwrites; a crash before the receipt leaves files that nobody reads.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterable
+from functools import cached_property
+
+import pyarrow as pa
+
+from schemas.config import Storage
+from schemas.records import ErrorCounts, Receipt, StagedFile, StageTime
+from workers.parquet import to_bytes
+from workers.storage import open_filesystem, put_bytes
+
+_RECEIPT = ".receipt.json"
+
+
+class Staging:
+    """Files of one fingerprint's unfinished shards at ``url`` (:meth:`schemas.config.Layout.staging`)."""
+
+    def __init__(self, url: str, storage: Storage) -> None:
+        self.url, self._storage = url, storage
+
+    @cached_property
+    def _opened(self):  # type: ignore[no-untyped-def]
+        return open_filesystem(self.url, self._storage)
+
+    def put_table(self, shard_id: str, table: str, rows: pa.Table) -> StagedFile:
+        """Stage the rows of one table of a shard; raises OSError where the store refuses."""
+        fs, root = self._opened
+        data = to_bytes(table, rows)
+        name = f"{shard_id}.{table}.parquet"
+        put_bytes(fs, f"{root}/{name}", data.to_pybytes())
+        return StagedFile(table, f"{self.url}/{name}", rows.num_rows, data.size)
+
+    def put_receipt(self, receipt: Receipt) -> None:
+        """Mark a shard as done; the last thing that happens to it."""
+        fs, root = self._opened
+        put_bytes(fs, f"{root}/{receipt.shard_id}{_RECEIPT}", to_json(receipt))
+
+    def done(self) -> frozenset[str]:
+        """Ids of the shards that have a receipt."""
+        fs, root = self._opened
+        fs.invalidate_cache(root)
+        try:
+            names = fs.ls(root, detail=False)
+        except FileNotFoundError:
+            return frozenset()
+        return frozenset(name.rsplit("/", 1)[-1].removesuffix(_RECEIPT) for name in names if name.endswith(_RECEIPT))
+
+    def receipts(self, shard_ids: Iterable[str]) -> list[Receipt]:
+        """The receipts of ``shard_ids``, which must be done; fetched side by side."""
+        fs, root = self._opened
+        paths = [f"{root}/{shard_id}{_RECEIPT}" for shard_id in shard_ids]
+        if not paths:
+            return []
+        found = fs.cat(paths)
+        if isinstance(found, bytes):
+            return [from_json(found)]
+        return [from_json(found[path]) for path in paths]
+
+    def clear(self, receipts: Iterable[Receipt]) -> None:
+        """Remove what is published. Receipts go first: a crash in between leaves unread files, not half a shard."""
+        fs, root = self._opened
+        receipts = list(receipts)
+        marks = [f"{root}/{receipt.shard_id}{_RECEIPT}" for receipt in receipts]
+        files = [f"{root}/{file.path.rsplit('/', 1)[-1]}" for receipt in receipts for file in receipt.files]
+        for paths in (marks, files):
+            if paths:
+                fs.rm(paths)
+
+
+def to_json(receipt: Receipt) -> bytes:
+    return json.dumps(dataclasses.asdict(receipt), sort_keys=True).encode()
+
+
+def from_json(data: bytes) -> Receipt:
+    """The receipt written by :func:`to_json`."""
+    fields = json.loads(data)
+    fields["files"] = tuple(StagedFile(**file) for file in fields["files"])
+    fields["words"] = {key: ErrorCounts(**counts) for key, counts in fields["words"].items()}
+    fields["stages"] = {key: StageTime(**time) for key, time in fields["stages"].items()}
+    fields["stream_shards"] = tuple(fields["stream_shards"])
+    return Receipt(**fields)

@@ -1,0 +1,146 @@
+"""From a shard in flight to rows of the published tables, as dictionaries by column name."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import numpy as np
+import soundfile
+
+from schemas.config import Recipe
+from schemas.records import Reject
+from workers.quality.score import score
+from workers.work import Regeneration, Utterance, Work
+
+Row = dict[str, Any]
+
+
+def rows_of(work: Work, recipe: Recipe) -> dict[str, list[Row]]:
+    """Rows of every table that a shard fills; scores are added by :func:`workers.scoring.score_rows`."""
+    rows: dict[str, list[Row]] = {
+        "utterances": [], "transcripts": [], "audio": [], "features": [], "regenerated": [],
+        "rejects": [_reject(reject, work.shard.id) for reject in (*work.shard.rejects, *work.rejects)],
+    }  # fmt: skip
+    for utterance in work.utterances:
+        keys = {
+            "utterance_id": utterance.id(work.shard.archive.uri),
+            "archive": work.shard.archive.uri,
+            "member": utterance.member.name,
+        }
+        rows["utterances"].append(keys | _utterance(utterance, work, recipe))
+        rows["transcripts"] += [keys | row for row in _transcripts(utterance, work)]
+        rows["regenerated"] += [
+            keys | _regenerated(one, keys["utterance_id"], recipe) for one in utterance.regenerations
+        ]
+        if utterance.denoised is not None:
+            rows["audio"].append(keys | _audio(utterance.denoised, work.sample_rate, keys["utterance_id"]))
+        if utterance.mel is not None:
+            rows["features"].append(keys | _features(utterance.mel, work.sample_rate, recipe))
+    return rows
+
+
+def _utterance(utterance: Utterance, work: Work, recipe: Recipe) -> Row:
+    engine, heard = recipe.asr.transcribers[0], recipe.asr.chosen_input
+    chosen = utterance.transcriptions.get((engine, heard))
+    return {
+        "member_key": utterance.member.key(work.shard.archive.uri),
+        "shard_id": work.shard.id,
+        "channel": utterance.channel,
+        "start_s": utterance.start_s,
+        "end_s": utterance.end_s,
+        "duration_s": utterance.end_s - utterance.start_s,
+        "recording_s": utterance.recording.duration_s,
+        "format": utterance.recording.format,
+        "source_sample_rate": utterance.recording.sample_rate,
+        "source_channels": utterance.recording.channels,
+        "language": utterance.member.language or recipe.asr.language or (chosen.language if chosen else None),
+        "speaker": utterance.member.speaker,
+        "reference": utterance.member.text,
+        "transcript": chosen.text if chosen else None,
+        "transcript_engine": engine if chosen else None,
+        "transcript_input": heard if chosen else None,
+        **utterance.levels,
+    }
+
+
+def _transcripts(utterance: Utterance, work: Work) -> list[Row]:
+    return [
+        {
+            "engine": engine,
+            "input": heard,
+            "text": one.text,
+            "language": one.language or utterance.member.language,
+            "words": [
+                {
+                    "text": word.text,
+                    "start_s": utterance.start_s + word.start_s,
+                    "end_s": utterance.start_s + word.end_s,
+                    "probability": word.probability,
+                }
+                for word in one.words
+            ],
+            "avg_logprob": one.avg_logprob,
+            "no_speech_prob": one.no_speech_prob,
+            "compression_ratio": one.compression_ratio,
+            "temperature": one.temperature,
+            "duration_s": utterance.end_s - utterance.start_s,
+            "model_digest": work.digests.get(engine),
+        }
+        for (engine, heard), one in sorted(utterance.transcriptions.items())
+    ]
+
+
+def _regenerated(one: Regeneration, utterance_id: str, recipe: Recipe) -> Row:
+    heard = one.round_trip
+    trip = score(one.text, heard.text, heard.language) if heard else None
+    samples, rate = one.synthesis.samples, one.synthesis.sample_rate
+    return {
+        **_audio(samples, rate, f"{utterance_id}.{one.voice}"),
+        "voice": one.voice,
+        "text": one.text,
+        "text_source": one.text_source,
+        "engine": one.engine,
+        "model_digest": one.digest,
+        "round_trip_engine": one.round_trip_engine,
+        "round_trip_text": heard.text if heard else None,
+        "round_trip_wer": trip.wer if trip else None,
+        "round_trip_cer": trip.cer if trip else None,
+        "kept": bool(trip and trip.wer is not None and trip.wer <= recipe.tts.max_wer),
+    }
+
+
+def _audio(samples: np.ndarray, sample_rate: int, name: str) -> Row:
+    encoded = io.BytesIO()
+    soundfile.write(encoded, np.clip(samples, -1.0, 1.0), sample_rate, format="FLAC", subtype="PCM_16")
+    return {
+        "audio": {"bytes": encoded.getvalue(), "path": f"{name}.flac"},
+        "sample_rate": sample_rate,
+        "duration_s": len(samples) / sample_rate,
+    }
+
+
+def _features(mel: np.ndarray, sample_rate: int, recipe: Recipe) -> Row:
+    return {
+        "mel": mel,
+        "frames": mel.shape[0],
+        "n_mels": mel.shape[1],
+        "sample_rate": sample_rate,
+        "n_fft": recipe.features.n_fft,
+        "hop_length": recipe.features.hop_length,
+    }
+
+
+def _reject(reject: Reject, shard_id: str) -> Row:
+    return {
+        "archive": reject.archive,
+        "member": reject.member,
+        "member_key": reject.member_key,
+        "stage": reject.stage,
+        "reason": reject.reason,
+        "message": reject.message,
+        "start_s": reject.start_s,
+        "end_s": reject.end_s,
+        "utterance_id": reject.utterance_id,
+        "shard_id": shard_id,
+    }

@@ -1,0 +1,74 @@
+"""Scores of utterances and transcripts, added to their rows; run again where references arrive after their audio."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from schemas.config import Recipe
+from workers.quality.flags import flags
+from workers.quality.normalize import normalize
+from workers.quality.score import Score, score_many
+
+Row = dict[str, Any]
+
+
+def score_rows(utterances: list[Row], transcripts: list[Row], recipe: Recipe) -> None:
+    """Fill, in place, the scored columns of both tables' rows from their texts.
+
+    A transcript whose utterance has a reference gets counts and rates; the utterance gets those of its chosen
+    transcript, the agreement of the first two engines on raw audio, and its flags.
+    """
+    owners = {row["utterance_id"]: row for row in utterances}
+    _score_transcripts(transcripts, owners)
+    heard = {(row["utterance_id"], row["engine"], row["input"]): row for row in transcripts}
+    _agreement(utterances, heard, recipe.asr.transcribers)
+    for row in utterances:
+        chosen = heard.get((row["utterance_id"], row["transcript_engine"], row["transcript_input"]), {})
+        row["wer"], row["cer"] = chosen.get("wer"), chosen.get("cer")
+        others = [heard.get((row["utterance_id"], engine, "raw")) for engine in recipe.asr.transcribers]
+        row["flags"] = flags(row, chosen, [other for other in others if other and other is not chosen])
+
+
+def _score_transcripts(transcripts: list[Row], owners: dict[str, Row]) -> None:
+    scored = [row for row in transcripts if owners[row["utterance_id"]]["reference"] is not None]
+    results = score_many(
+        [owners[row["utterance_id"]]["reference"] for row in scored],
+        [row["text"] for row in scored],
+        [owners[row["utterance_id"]]["language"] for row in scored],
+    )
+    for row in transcripts:
+        row["normalized_text"] = normalize(row["text"], owners[row["utterance_id"]]["language"])
+    for row, result in zip(scored, results, strict=True):
+        row.update(_columns(result))
+
+
+def _columns(result: Score) -> Row:
+    return {
+        "normalized_text": result.normalized_hypothesis,
+        "normalized_reference": result.normalized_reference,
+        "hits": result.hits,
+        "substitutions": result.substitutions,
+        "deletions": result.deletions,
+        "insertions": result.insertions,
+        "wer": result.wer,
+        "cer": result.cer,
+        "reference_chars": result.reference_chars,
+        "char_errors": result.char_errors,
+    }
+
+
+def _agreement(utterances: list[Row], heard: dict[tuple[str, str, str], Row], engines: tuple[str, ...]) -> None:
+    if len(engines) < 2:
+        return
+    pairs = [
+        (row, heard[row["utterance_id"], engines[0], "raw"], heard[row["utterance_id"], engines[1], "raw"])
+        for row in utterances
+        if all((row["utterance_id"], engine, "raw") in heard for engine in engines[:2])
+    ]
+    results = score_many(
+        [first["text"] for _, first, _ in pairs],
+        [second["text"] for _, _, second in pairs],
+        [row["language"] for row, _, _ in pairs],
+    )
+    for (row, _, _), result in zip(pairs, results, strict=True):
+        row["agreement_wer"] = result.wer if result.words else float(result.errors > 0)
