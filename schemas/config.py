@@ -28,6 +28,7 @@ Language = Annotated[str | None, Field(description="language of recordings that 
 Synthesizer = Annotated[SynthesizerSpec | None, Field(description="voice engine spec; none: nothing is regenerated")]
 Voices = Annotated[tuple[str, ...], Field(description="voices dealt to speakers; empty: the spec's own voice")]
 Reprocess = Annotated[bool, Field(description="process again what is already published for the same settings")]
+RunId = Annotated[str | None, Field(description="id of a published run; the latest when unset")]
 MaxFileMb = Annotated[int, Field(ge=1, le=4096, description="size that published files are compacted to, MB")]
 
 

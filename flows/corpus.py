@@ -1,0 +1,157 @@
+"""The main job, nightly and ad hoc: archives of recorded speech in, published Parquet and a quality report out."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from prefect import flow, get_run_logger
+from prefect.client.schemas.objects import State
+from prefect.states import Completed, Failed
+from prefect.utilities.annotations import quote
+from pydantic import Field
+
+from flows.credentials import access
+from flows.form import described
+from flows.identity import new_run, run_name
+from schemas.config import (
+    Cluster,
+    CorpusParameters,
+    Destination,
+    Language,
+    MaxFileMb,
+    Recipe,
+    Reprocess,
+    Sharding,
+    Sources,
+    Storage,
+    Synthesizer,
+    Transcribers,
+)
+from schemas.errors import VoxmillError
+from schemas.manifest import RunManifest
+from schemas.records import Discovery, Plan, Run
+from tasks.artifacts import publish_artifacts
+from tasks.discover import discover
+from tasks.plan import plan
+from tasks.process import process
+from tasks.publish import publish, published_members
+from tasks.report import report
+from tasks.summary import headline
+from tasks.wording import count
+from workers.engines.checkpoints import check_available, checkpoint_digest
+from workers.storage import absolute_url
+
+RECIPE, STORAGE, CLUSTER, SHARDING = Recipe(), Storage(), Cluster(), Sharding()
+
+NOTHING_NEW = "Nothing new"  # names of final states, which Prefect's automations can wait for
+PUBLISHED = "Published"
+PARTIAL = "Partly published"
+
+
+@flow(name="corpus", flow_run_name=run_name)
+@described
+def corpus(
+    sources: Sources,
+    destination: Destination,
+    transcribers: Annotated[Transcribers | None, Field(description="short for recipe.asr.transcribers")] = None,
+    tts: Annotated[Synthesizer, Field(description="short for recipe.tts.synthesizer")] = None,
+    language: Annotated[Language, Field(description="short for recipe.asr.language")] = None,
+    reprocess: Reprocess = False,
+    recipe: Recipe = RECIPE,
+    storage: Storage = STORAGE,
+    cluster: Cluster = CLUSTER,
+    sharding: Sharding = SHARDING,
+    max_file_mb: MaxFileMb = 256,
+) -> State[RunManifest | None]:
+    """Refine archives of recorded speech into published Parquet tables and a quality report.
+
+    What is published already for the same input and settings is skipped; a stopped run is resumed where it was.
+    """
+    parameters = CorpusParameters(
+        sources=sources,
+        destination=absolute_url(destination),
+        recipe=with_shorthands(recipe, transcribers, tts, language),
+        storage=storage,
+        cluster=cluster,
+        sharding=sharding,
+        reprocess=reprocess,
+        max_file_mb=max_file_mb,
+    )
+    run = new_run()
+    with access(storage):
+        fingerprint = fingerprint_of(parameters.recipe, storage)
+        discovery = readable(discover(parameters.sources, storage))
+        planned = plan(quote(discovery), fingerprint, parameters, quote(published_members(parameters, fingerprint)))
+        announce(planned, run)
+        if not planned.shards and not planned.rejects:
+            return Completed(name=NOTHING_NEW, message="Everything found is published already for these settings.")
+        receipts = process(quote(planned), parameters, run)
+        manifest = publish(quote(planned), quote(receipts), parameters, run)
+        page = report(manifest, parameters.destination, storage)
+    publish_artifacts(manifest, parameters.destination, page)
+    return finished(manifest)
+
+
+def with_shorthands(
+    recipe: Recipe, transcribers: tuple[str, ...] | None, tts: str | None, language: str | None
+) -> Recipe:
+    """``recipe`` with what the form's top-level fields set; a field left unset leaves the recipe's own value."""
+    asr = {"transcribers": transcribers, "language": language}
+    return recipe.model_copy(
+        update={
+            "asr": recipe.asr.model_copy(update={name: value for name, value in asr.items() if value is not None}),
+            "tts": recipe.tts.model_copy(update={"synthesizer": tts} if tts is not None else {}),
+        }
+    )
+
+
+def fingerprint_of(recipe: Recipe, storage: Storage) -> str:
+    """The recipe's fingerprint with its local checkpoints' digests.
+
+    Raises VoxmillError at once, before any audio is read, where an engine's checkpoint cannot be had.
+    """
+    engines = [*recipe.asr.transcribers, *([recipe.tts.synthesizer] if recipe.tts.synthesizer else [])]
+    for spec in engines:
+        check_available(spec, storage)
+    digests = {spec: checkpoint_digest(spec, storage) for spec in engines}
+    return recipe.fingerprint({spec: digest for spec, digest in digests.items() if digest is not None})
+
+
+def readable(discovery: Discovery) -> Discovery:
+    """``discovery``, if at least one source can be read; raises VoxmillError that says why none can."""
+    if discovery.archives or not discovery.rejects:
+        return discovery
+    first, others = discovery.rejects[0], len(discovery.rejects) - 1
+    more = f" (and {count(others, 'other source')} likewise unreadable)" if others else ""
+    raise VoxmillError(
+        f"{first.message} [{first.reason}]{more}", first.archive, "No source can be read: nothing was done"
+    )
+
+
+def announce(planned: Plan, run: Run) -> None:
+    """Log what this run is going to do, archive by archive."""
+    logger = get_run_logger()
+    shards: dict[str, list[int]] = {}
+    for shard in planned.shards:
+        shards.setdefault(shard.archive.uri, []).append(shard.members_in)
+    for archive in planned.archives:
+        mine, skipped = shards.get(archive.uri, []), planned.skipped.get(archive.uri, 0)
+        logger.info(
+            "%s: %s in %s, %d published already",
+            archive.uri,
+            count(sum(mine), "member"),
+            count(len(mine), "shard"),
+            skipped,
+        )
+    for reject in planned.rejects:
+        logger.warning("%s: %s [%s]", reject.archive, reject.message, reject.reason)
+    logger.info("Run %s: %s in %s", run.id, count(planned.members, "member"), count(len(planned.shards), "shard"))
+
+
+def finished(manifest: RunManifest) -> State[RunManifest | None]:
+    """The flow run's final state, with counts; failed where shards are left to do, so that somebody looks."""
+    if manifest.failed_shards:
+        shard, why = next(iter(manifest.failed_shards.items()))
+        message = f"{headline(manifest)}. Run again to finish what failed. Shard {shard}: {why}"
+        return Failed(name=PARTIAL, message=message, data=manifest)
+    return Completed(name=PUBLISHED, message=headline(manifest), data=manifest)

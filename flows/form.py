@@ -1,0 +1,41 @@
+"""From the contract's types to Prefect's form: descriptions stand once, beside the types, in :mod:`schemas.config`."""
+
+from __future__ import annotations
+
+import inspect
+import typing
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+def description_of(annotation: Any) -> str:
+    """The description of an ``Annotated`` type, or the first sentence of a settings group's docstring."""
+    for metadata in getattr(annotation, "__metadata__", ()):
+        if isinstance(metadata, FieldInfo) and metadata.description:
+            return metadata.description
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return (inspect.getdoc(annotation) or "").partition("\n")[0]
+    return ""
+
+
+def described(function: Function) -> Function:
+    """Write the descriptions of ``function``'s annotated parameters into its docstring, where Prefect reads them."""
+    hints = typing.get_type_hints(function, include_extras=True)
+    lines = [f"    {name}: {text}" for name, hint in hints.items() if (text := description_of(hint))]
+    function.__doc__ = "\n".join([inspect.getdoc(function) or "", "", "Args:", *lines])
+    return function
+
+
+def problems(message: str) -> list[str]:
+    """One line per field from the message of Prefect's ``ParameterTypeError``.
+
+    >>> problems("Flow run received invalid parameters:\\n - sources.0: Value error, nothing here")
+    ['sources.0: nothing here']
+    """
+    lines = [line.removeprefix(" - ").strip() for line in message.splitlines() if line.startswith(" - ")]
+    return [line.replace(": Value error, ", ": ") for line in lines] or [" ".join(message.split())]

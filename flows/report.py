@@ -1,0 +1,29 @@
+"""Build a published run's quality report again, from its Parquet alone."""
+
+from __future__ import annotations
+
+from prefect import flow
+from prefect.client.schemas.objects import State
+from prefect.states import Completed
+
+from flows.credentials import access
+from flows.form import described
+from flows.identity import run_name
+from schemas.config import Destination, RunId, Storage
+from tasks import report as reporting
+from tasks.runs import find_manifest
+from tasks.summary import headline
+from workers.storage import absolute_url
+
+STORAGE = Storage()
+
+
+@flow(name="report", flow_run_name=run_name)
+@described
+def report(destination: Destination, run_id: RunId = None, storage: Storage = STORAGE) -> State[str]:
+    """Build the quality report of a published run again; the path of the page is the result."""
+    root = absolute_url(destination)
+    with access(storage):
+        manifest = find_manifest(root, run_id, storage)
+        page = reporting.report(manifest, root, storage)
+    return Completed(name="Reported", message=f"{page}: {headline(manifest)}", data=page)

@@ -1,0 +1,91 @@
+"""The command line's manners: one console, little noise, errors in one line. Environment is read and set here alone."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+from schemas.errors import VoxmillError
+
+INTERRUPTED = 130  # 128 + SIGINT, as shells have it
+
+console = Console(highlight=False)
+errors = Console(stderr=True, highlight=False)
+
+
+def prepare(home: Path | None = None) -> None:
+    """Set what Prefect and Ray read from the environment when they are imported; call before either is.
+
+    ``home``: a folder of its own for Prefect's settings and database, so that no profile of the user is touched.
+    """
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_DEDUP_LOGS", "1")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    if home is not None:
+        home.mkdir(parents=True, exist_ok=True)
+        for name in [name for name in os.environ if name.startswith("PREFECT_")]:
+            del os.environ[name]
+        os.environ["PREFECT_HOME"] = str(home)
+        os.environ["PREFECT_PROFILES_PATH"] = str(home / "profiles.toml")
+        os.environ["PREFECT_SERVER_ANALYTICS_ENABLED"] = "false"
+        os.environ["DO_NOT_TRACK"] = "1"
+    # A cold start of the embedded server takes longer than Prefect's 20 s where cores are few or busy.
+    os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "120")
+
+
+class _Lines(logging.Handler):
+    """Log records as plain lines on the console that the progress bar is on."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        style = "red" if record.levelno >= logging.ERROR else "yellow" if record.levelno >= logging.WARNING else "dim"
+        first = record.getMessage().splitlines()[0] if record.getMessage() else ""
+        errors.print(f"[{style}]{escape(first)}[/{style}]", soft_wrap=True)
+
+
+def quiet(verbose: bool) -> None:
+    """Show warnings of this run only, without tracebacks; all of Prefect's own log lines where ``verbose``."""
+    import prefect.logging.configuration
+
+    prefect.logging.configuration.setup_logging(incremental=False)
+    if verbose:
+        return
+    lines = _Lines(level=logging.WARNING)
+    root = logging.getLogger()
+    root.handlers = [lines]
+    # Failures reach the reader as one line from `reported`; Prefect's own words for them come with a traceback.
+    for name in ("prefect.flow_runs", "prefect.task_runs", "prefect.flows", "prefect.engine"):
+        logging.getLogger(name).addFilter(_without_failures)
+    for name in ("prefect.server", "prefect._internal", "uvicorn", "fastapi", "httpx", "ray", "ray.data"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+
+
+def _without_failures(record: logging.LogRecord) -> bool:
+    return record.levelno < logging.ERROR
+
+
+@contextmanager
+def reported(resume: str = "") -> Iterator[None]:
+    """Turn errors meant for people into one line and exit 1, and Ctrl-C into ``resume`` and exit 130."""
+    try:
+        yield
+    except VoxmillError as error:
+        fail(str(error))
+    except KeyboardInterrupt:
+        errors.print(f"[yellow]Stopped.[/yellow] {escape(resume)}", soft_wrap=True)
+        sys.stdout.flush()
+        raise typer.Exit(INTERRUPTED) from None
+
+
+def fail(*lines: str) -> None:
+    """Print ``lines`` as errors and exit 1."""
+    for line in lines:
+        errors.print(f"[red]error:[/red] {escape(line)}", soft_wrap=True)
+    raise typer.Exit(1)
