@@ -35,6 +35,7 @@ class ArchiveCounts(BaseModel):
     uri: str
     id: str  # of this version of the archive: what an unchanged one-way stream is skipped by
     layout: str
+    whole: bool  # nothing of it is left to do: no shard failed, a stream was read to its end
     members_in: int
     members_published: int
     members_rejected: int

@@ -10,6 +10,7 @@ class Reason(StrEnum):
 
     # the source or archive as a whole (one reject row with an empty member name)
     SOURCE_MISSING = "source_missing"  # nothing at this URI, or no such bucket
+    SOURCE_UNREACHABLE = "source_unreachable"  # the store did not answer, or not as a store
     ACCESS_DENIED = "access_denied"  # the store refused these credentials
     ARCHIVE_UNREADABLE = "archive_unreadable"  # not the archive its name says, or its index is broken
     ARCHIVE_TRUNCATED = "archive_truncated"  # ends in the middle; members before the cut are processed

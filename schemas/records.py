@@ -89,6 +89,7 @@ class Reject:
     start_s: Seconds | None = None
     end_s: Seconds | None = None
     utterance_id: str | None = None
+    ordinal: int | None = None  # position in the archive's own order, of members refused at sight
 
 
 @dataclass(frozen=True)

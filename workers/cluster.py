@@ -4,23 +4,24 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from schemas.config import Cluster
+from schemas.config import Cluster, Storage
 from schemas.errors import VoxmillError
 
 _LOCAL_OBJECT_STORE_MB = 1024
-_THREADS = {name: "1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")}
+_THREADS = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"), "1")
 
 
 @contextmanager
-def connect(cluster: Cluster, secrets: Mapping[str, str] | None = None) -> Iterator[None]:
+def connect(cluster: Cluster, storage: Storage) -> Iterator[None]:
     """Hold a connection to Ray. One that is already there is used and left alone.
 
-    ``secrets`` are environment variables for the workers (credentials of a block). Workers compute on one thread each:
-    batching and pools fill the cores, and results do not depend on their number.
+    Workers compute on one thread each: batching and pools fill the cores, and results do not depend on their number.
+    Those of a remote cluster get the credentials that ``storage.credentials_block`` has put into this process'
+    environment; those of a local one inherit it.
     Raises VoxmillError where no cluster answers at ``cluster.address``.
     """
     import ray
@@ -28,7 +29,7 @@ def connect(cluster: Cluster, secrets: Mapping[str, str] | None = None) -> Itera
     if ray.is_initialized():
         yield
         return
-    environment = {**_THREADS, **(secrets or {})}
+    environment = _THREADS | (_credentials() if storage.credentials_block else {})
     if cluster.address:
         try:
             ray.init(
@@ -47,7 +48,6 @@ def connect(cluster: Cluster, secrets: Mapping[str, str] | None = None) -> Itera
     else:
         # Workers inherit the environment of a Ray that this process starts.
         os.environ.update({name: os.environ.get(name, value) for name, value in _THREADS.items()})
-        os.environ.update(secrets or {})
         ray.init(
             num_cpus=max(1, int(cluster.cpus)) if cluster.cpus else os.cpu_count(),
             object_store_memory=(cluster.object_store_mb or _LOCAL_OBJECT_STORE_MB) << 20,
@@ -59,6 +59,11 @@ def connect(cluster: Cluster, secrets: Mapping[str, str] | None = None) -> Itera
         yield
     finally:
         ray.shutdown()
+
+
+def _credentials() -> dict[str, str]:
+    names = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
+    return {name: os.environ[name] for name in names if name in os.environ}
 
 
 def _first_line(error: BaseException) -> str:

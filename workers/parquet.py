@@ -1,4 +1,4 @@
-"""How tables are encoded: one set of rules for staged and published files, so both are the same bytes for the same rows.
+"""How tables are encoded: one set of rules for staged and published files: the same rows give the same bytes.
 
 zstd throughout; dictionaries only on columns of few values; ``BYTE_STREAM_SPLIT`` on mels, whose exponents compress and
 whose mantissas do not; row groups of blob tables sized by bytes, since a reader holds a row group in memory.

@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from functools import cached_property
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from schemas.config import Storage
 from schemas.records import ErrorCounts, Receipt, StagedFile, StageTime
@@ -38,6 +39,11 @@ class Staging:
         name = f"{shard_id}.{table}.parquet"
         put_bytes(fs, f"{root}/{name}", data.to_pybytes())
         return StagedFile(table, f"{self.url}/{name}", rows.num_rows, data.size)
+
+    def read(self, file: StagedFile) -> pa.Table:
+        """The rows of one staged file."""
+        fs, root = self._opened
+        return pq.read_table(pa.BufferReader(fs.cat_file(f"{root}/{file.path.rsplit('/', 1)[-1]}")))
 
     def put_receipt(self, receipt: Receipt) -> None:
         """Mark a shard as done; the last thing that happens to it."""

@@ -20,7 +20,7 @@ def rows_of(work: Work, recipe: Recipe) -> dict[str, list[Row]]:
     """Rows of every table that a shard fills; scores are added by :func:`workers.scoring.score_rows`."""
     rows: dict[str, list[Row]] = {
         "utterances": [], "transcripts": [], "audio": [], "features": [], "regenerated": [],
-        "rejects": [_reject(reject, work.shard.id) for reject in (*work.shard.rejects, *work.rejects)],
+        "rejects": [reject_row(reject, work.shard.id) for reject in (*work.shard.rejects, *work.rejects)],
     }  # fmt: skip
     for utterance in work.utterances:
         keys = {
@@ -131,7 +131,8 @@ def _features(mel: np.ndarray, sample_rate: int, recipe: Recipe) -> Row:
     }
 
 
-def _reject(reject: Reject, shard_id: str) -> Row:
+def reject_row(reject: Reject, shard_id: str) -> Row:
+    """One row of ``rejects``."""
     return {
         "archive": reject.archive,
         "member": reject.member,

@@ -87,7 +87,7 @@ def _receipt(work: Work, rows: dict[str, list[Row]], **fields) -> Receipt:  # ty
         members_rejected=len(ledger) - published,
         utterances=len(rows.get("utterances", ())),
         audio_s=sum(row["duration_s"] for row in rows.get("utterances", ())),
-        words=_word_errors(rows.get("transcripts", [])),
+        words=word_errors(rows.get("transcripts", [])),
         stages=work.stages,
         reject_reasons=dict(Counter(row["reason"] for row in rows.get("rejects", ()))),
         digests=work.digests,
@@ -96,7 +96,7 @@ def _receipt(work: Work, rows: dict[str, list[Row]], **fields) -> Receipt:  # ty
     )
 
 
-def _word_errors(transcripts: list[Row]) -> dict[str, ErrorCounts]:
+def word_errors(transcripts: list[Row]) -> dict[str, ErrorCounts]:
     """Counts by ``engine|input``, over transcripts that have a reference."""
     pooled: dict[str, ErrorCounts] = {}
     for row in transcripts:

@@ -1,0 +1,68 @@
+"""Publish a run: check the counts, compact the staged shards, measure quality, write the manifest last."""
+
+from __future__ import annotations
+
+from prefect import get_run_logger, task
+from prefect.cache_policies import NO_CACHE
+
+from schemas.config import CorpusParameters, Layout
+from schemas.errors import VoxmillError
+from schemas.manifest import RunManifest
+from schemas.records import Plan, Published, Receipt, Run
+from workers.compact import parts_of
+from workers.ledger import published, runs_in_force, superseded
+from workers.publishing import (
+    check_counts,
+    in_plan_order,
+    join_late,
+    stage_source_rejects,
+    write_ledger,
+    write_parts,
+    write_quality,
+)
+from workers.receipts import Staging
+from workers.storage import open_filesystem, put_bytes
+from workers.summing import manifest_of
+
+
+def published_members(parameters: CorpusParameters, fingerprint: str) -> Published:
+    """What is in force at the destination for these settings, which a run need not do again."""
+    return published(runs_in_force(parameters.destination, parameters.storage), fingerprint)
+
+
+@task(cache_policy=NO_CACHE)
+def publish(plan: Plan, receipts: list[Receipt], parameters: CorpusParameters, run: Run) -> RunManifest:
+    """Publish what ``receipts`` have staged, and return the manifest.
+
+    Every step before the manifest can be repeated; until it is there, no reader sees the run. Shards that failed are
+    left out and named in it. Raises VoxmillError where nothing can be published or the counts do not add up.
+    """
+    logger, storage, destination = get_run_logger(), parameters.storage, parameters.destination
+    layout = Layout(destination=destination)
+    staging = Staging(layout.staging(plan.fingerprint), storage)
+    check_counts(plan, receipts)
+    receipts = in_plan_order(plan, receipts)
+    finished = join_late([one for one in receipts if not one.failed], parameters.recipe, staging, storage)
+    finished += stage_source_rejects(plan, staging)
+    failed = [receipt for receipt in receipts if receipt.failed]
+    if failed and not any(receipt.members_in for receipt in finished):
+        raise VoxmillError(
+            f"all {len(failed)} shards failed, the first with {failed[0].failed}",
+            failed[0].archive_uri,
+            "Nothing is published; mend the cause and run again",
+        )
+    partition = f"run_date={run.date}/run_id={run.id}"
+    parts = parts_of(finished, partition, parameters.max_file_mb << 20)
+    logger.info("Run %s: %d staged files become %d", run.id, sum(len(part.files) for part in parts), len(parts))
+    files = write_parts(parts, destination, staging, storage)
+    quality, quality_files = write_quality(files, partition, destination, storage)
+    earlier = runs_in_force(destination, storage)
+    ledger = write_ledger(finished, layout.ledger(run.id), staging, storage)
+    manifest = manifest_of(
+        run, plan, parameters, finished, failed, [*files, *quality_files], quality, superseded(earlier, ledger)
+    )
+    fs, path = open_filesystem(layout.manifest(run.id), storage)
+    put_bytes(fs, path, manifest.model_dump_json(indent=1).encode())
+    staging.clear(finished)
+    logger.info("Run %s is published: %s", run.id, layout.manifest(run.id))
+    return manifest

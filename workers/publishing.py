@@ -1,0 +1,167 @@
+"""The steps of publishing a run, in the order the publish task takes them. S3 has no rename: nothing depends on one.
+
+Files go under the run's own partition, where no reader looks before the manifest names them; the manifest comes last.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from schemas.config import Recipe, Storage
+from schemas.errors import VoxmillError
+from schemas.ids import stable_id
+from schemas.manifest import PublishedFile
+from schemas.records import Plan, Receipt
+from schemas.tables import LEDGER, schema_of
+from workers.arrow import table_of
+from workers.compact import Part, write_part, write_table
+from workers.late import Sides, apply_late
+from workers.parquet import to_bytes
+from workers.quality.slices import quality_table
+from workers.receipts import Staging
+from workers.rows import reject_row
+from workers.storage import open_filesystem, put_bytes
+from workers.write import LATE_TABLE, LEDGER_TABLE
+
+
+def in_plan_order(plan: Plan, receipts: Sequence[Receipt]) -> list[Receipt]:
+    """Receipts by archive as planned, then by shard, so that published files do not depend on who finished first."""
+    place = {archive.uri: index for index, archive in enumerate(plan.archives)}
+    return sorted(receipts, key=lambda one: (place[one.archive_uri], one.index, one.shard_id))
+
+
+def check_counts(plan: Plan, receipts: Sequence[Receipt]) -> None:
+    """Members in = published + rejected, shard by shard, and no shard lost or doubled.
+
+    Raises VoxmillError at the first shard that does not add up: nothing is published then.
+    """
+    found = {receipt.shard_id: receipt for receipt in receipts}
+    if len(found) != len(receipts):
+        raise VoxmillError(f"{len(receipts) - len(found)} shards have two receipts", do=_REPORT)
+    planned = {shard.id: shard for shard in plan.shards}
+    missing = planned.keys() - found.keys()
+    if missing:
+        raise VoxmillError(f"{len(missing)} shards gave no receipt, such as {min(missing)}", do=_REPORT)
+    for receipt in receipts:
+        shard = planned.get(receipt.shard_id)
+        expected = receipt.members_in if shard is None or shard.is_stream else shard.members_in
+        counted = receipt.members_published + receipt.members_rejected
+        if not receipt.failed and not counted == receipt.members_in == expected:
+            raise VoxmillError(
+                f"{expected} members in, {receipt.members_published} published, {receipt.members_rejected} rejected",
+                f"{receipt.archive_uri} shard {receipt.shard_id}",
+                _REPORT,
+            )
+
+
+_REPORT = "Nothing is published. This should not happen: please report it with the run's log"
+
+
+def stage_source_rejects(plan: Plan, staging: Staging) -> list[Receipt]:
+    """Sources and archives that could not be read at all, as a shard of their own: each one member in, one rejected."""
+    if not plan.rejects:
+        return []
+    shard_id = stable_id("sources", plan.fingerprint, [dataclasses.astuple(reject) for reject in plan.rejects])
+    ledger = [
+        {
+            "archive": reject.archive,
+            "member": reject.member,
+            "member_key": reject.member_key,
+            "side": "",
+            "status": "rejected",
+            "shard_id": shard_id,
+        }
+        for reject in plan.rejects
+    ]
+    files = (
+        staging.put_table(
+            shard_id, "rejects", table_of("rejects", [reject_row(one, shard_id) for one in plan.rejects])
+        ),
+        staging.put_table(shard_id, LEDGER_TABLE, pa.Table.from_pylist(ledger, LEDGER)),
+    )
+    reasons = [reject.reason for reject in plan.rejects]
+    return [
+        Receipt(
+            shard_id=shard_id,
+            archive_uri=plan.rejects[0].archive,
+            index=0,
+            members_in=len(plan.rejects),
+            members_published=0,
+            members_rejected=len(plan.rejects),
+            utterances=0,
+            audio_s=0.0,
+            files=files,
+            reject_reasons={reason: reasons.count(reason) for reason in sorted(set(reasons))},
+        )
+    ]
+
+
+def join_late(receipts: Sequence[Receipt], recipe: Recipe, staging: Staging, storage: Storage) -> list[Receipt]:
+    """Receipts after references that came late in a one-way stream have been joined to their shards."""
+    late: dict[str, Sides] = {}
+    for receipt in receipts:
+        for file in receipt.files:
+            if file.table == LATE_TABLE:
+                rows = staging.read(file).to_pylist()
+                late[receipt.archive_uri] = {row.pop("member"): row for row in rows}
+    todo = [receipt for receipt in receipts if receipt.archive_uri in late and receipt.members_in]
+    arguments = [(one, late[one.archive_uri], recipe, staging.url, storage) for one in todo]
+    joined = {receipt.shard_id: receipt for receipt in fan_out(apply_late, arguments)}
+    return [joined.get(receipt.shard_id, receipt) for receipt in receipts]
+
+
+def write_parts(parts: Sequence[Part], destination: str, staging: Staging, storage: Storage) -> list[PublishedFile]:
+    """Write all ``parts``, side by side on the cluster."""
+    return fan_out(write_part, [(part, destination, staging.url, storage) for part in parts])
+
+
+def fan_out(function: Callable[..., Any], calls: Sequence[tuple[Any, ...]]) -> list[Any]:
+    """Results of ``function`` over ``calls``, in order; as Ray tasks where there is more than one."""
+    if len(calls) < 2:
+        return [function(*call) for call in calls]
+    import ray
+
+    remote = ray.remote(num_cpus=0.5, max_retries=3)(function)
+    return ray.get([remote.remote(*call) for call in calls])
+
+
+def read_published(
+    files: Sequence[PublishedFile], table: str, columns: Sequence[str], destination: str, storage: Storage
+) -> pa.Table:
+    """``columns`` of a table's published ``files``, in order."""
+    schema = schema_of(table)
+    pieces = [pa.schema([schema.field(name) for name in columns]).empty_table()]
+    for file in (file for file in files if file.table == table):
+        fs, path = open_filesystem(f"{destination}/{file.path}", storage)
+        with fs.open(path, "rb") as source:
+            pieces.append(pq.read_table(source, columns=list(columns)))
+    return pa.concat_tables([piece.replace_schema_metadata(None).select(list(columns)) for piece in pieces])
+
+
+def write_ledger(receipts: Sequence[Receipt], url: str, staging: Staging, storage: Storage) -> pa.Table:
+    """Join the shards' ledgers into the run's, written at ``url``; returns it."""
+    files = [file for receipt in receipts for file in receipt.files if file.table == LEDGER_TABLE]
+    ledger = pa.concat_tables([LEDGER.empty_table(), *(staging.read(file) for file in files)])
+    fs, path = open_filesystem(url, storage)
+    put_bytes(fs, path, to_bytes(LEDGER_TABLE, ledger).to_pybytes())
+    return ledger
+
+
+_TEXTS = ("words", "text", "normalized_text", "normalized_reference")  # of transcripts: large, and scored already
+
+
+def write_quality(
+    files: Sequence[PublishedFile], partition: str, destination: str, storage: Storage
+) -> tuple[pa.Table, list[PublishedFile]]:
+    """Measure the published rows; returns the ``quality`` table and the file it was written to."""
+    utterances = read_published(files, "utterances", schema_of("utterances").names, destination, storage)
+    columns = [name for name in schema_of("transcripts").names if name not in _TEXTS]
+    transcripts = read_published(files, "transcripts", columns, destination, storage)
+    table = quality_table(utterances, transcripts)
+    path = f"quality/{partition}/part-00000.parquet"
+    return table, [write_table("quality", iter([table]), path, destination, storage)]

@@ -1,0 +1,126 @@
+"""A run summed up: its manifest from its receipts."""
+
+from __future__ import annotations
+
+import datetime as dt
+import importlib.metadata
+from collections import Counter
+from collections.abc import Sequence
+
+import pyarrow as pa
+
+from schemas.config import CorpusParameters
+from schemas.manifest import ArchiveCounts, PublishedFile, RunManifest, Superseded, WordErrors
+from schemas.records import Plan, Receipt, Run
+
+_VERSIONED = (
+    "voxmill", "ray", "prefect", "torch", "openai-whisper", "nemo-toolkit", "transformers", "silero-vad", "noisereduce",
+    "librosa", "soundfile", "av", "soxr", "jiwer", "pyarrow",
+)  # fmt: skip
+
+
+def manifest_of(
+    run: Run,
+    plan: Plan,
+    parameters: CorpusParameters,
+    finished: Sequence[Receipt],
+    failed: Sequence[Receipt],
+    files: Sequence[PublishedFile],
+    quality: pa.Table,
+    supersedes: Sequence[Superseded],
+) -> RunManifest:
+    """The manifest of a run whose tables are written."""
+    now = dt.datetime.now(dt.UTC)
+    wall = (now - dt.datetime.fromisoformat(run.started_at)).total_seconds()
+    audio = sum(receipt.audio_s for receipt in finished)
+    reasons: Counter[str] = Counter()
+    digests: dict[str, str] = {}
+    for receipt in finished:
+        reasons.update(receipt.reject_reasons)
+        digests |= receipt.digests
+    return RunManifest(
+        run_id=run.id,
+        run_date=run.date,
+        status="partial" if failed else "published",
+        fingerprint=plan.fingerprint,
+        parameters=parameters.model_dump(mode="json"),
+        started_at=run.started_at,
+        finished_at=now.isoformat(timespec="seconds"),
+        members_in=sum(receipt.members_in for receipt in finished),
+        members_published=sum(receipt.members_published for receipt in finished),
+        members_rejected=sum(receipt.members_rejected for receipt in finished),
+        utterances=sum(receipt.utterances for receipt in finished),
+        hours=audio / 3600,
+        wall_s=wall,
+        real_time_factor=audio / wall if wall > 0 else 0.0,
+        archives=_archives(plan, finished, failed),
+        reject_reasons=dict(sorted(reasons.items())),
+        word_errors=_word_errors(quality),
+        stages=_stages(finished),
+        files=list(files),
+        supersedes=list(supersedes),
+        digests=digests,
+        versions=versions(),
+        failed_shards={receipt.shard_id: receipt.failed for receipt in failed},
+    )
+
+
+def versions() -> dict[str, str]:
+    """Installed versions of what a result may depend on."""
+    found = {}
+    for name in _VERSIONED:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def _archives(plan: Plan, finished: Sequence[Receipt], failed: Sequence[Receipt]) -> list[ArchiveCounts]:
+    unfinished = {receipt.archive_uri for receipt in failed}
+    by_archive: dict[str, list[Receipt]] = {archive.uri: [] for archive in plan.archives}
+    for receipt in finished:
+        by_archive.get(receipt.archive_uri, []).append(receipt)
+    return [
+        ArchiveCounts(
+            uri=archive.uri,
+            id=archive.id,
+            layout=archive.layout,
+            whole=archive.uri not in unfinished,
+            members_in=sum(one.members_in for one in mine),
+            members_published=sum(one.members_published for one in mine),
+            members_rejected=sum(one.members_rejected for one in mine),
+            utterances=sum(one.utterances for one in mine),
+            hours=sum(one.audio_s for one in mine) / 3600,
+        )
+        for archive in plan.archives
+        for mine in [by_archive[archive.uri]]
+    ]
+
+
+def _word_errors(quality: pa.Table) -> list[WordErrors]:
+    return [
+        WordErrors(
+            engine=row["engine"],
+            input=row["input"],
+            utterances=row["utterances"],
+            words=row["words"],
+            errors=row["substitutions"] + row["deletions"] + row["insertions"],
+            wer=row["wer"],
+            wer_low=row["wer_low"],
+            wer_high=row["wer_high"],
+            block_kind=row["block_kind"],
+        )
+        for row in quality.to_pylist()
+        if row["slice"] == "all" and row["wer"] is not None
+    ]
+
+
+def _stages(receipts: Sequence[Receipt]) -> dict[str, dict[str, float]]:
+    total: dict[str, dict[str, float]] = {}
+    for receipt in receipts:
+        for name, spent in receipt.stages.items():
+            stage = total.setdefault(name, {"wall_s": 0.0, "cpu_s": 0.0})
+            stage["wall_s"] += spent.wall_s
+            stage["cpu_s"] += spent.cpu_s
+    return total
