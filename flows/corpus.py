@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from prefect import flow, get_run_logger
 from prefect.client.schemas.objects import State
@@ -67,14 +67,17 @@ def corpus(
 
     What is published already for the same input and settings is skipped; a stopped run is resumed where it was.
     """
-    parameters = CorpusParameters(
+    parameters = parameters_of(
         sources=sources,
-        destination=absolute_url(destination),
-        recipe=with_shorthands(recipe, transcribers, tts, language),
+        destination=destination,
+        transcribers=transcribers,
+        tts=tts,
+        language=language,
+        reprocess=reprocess,
+        recipe=recipe,
         storage=storage,
         cluster=cluster,
         sharding=sharding,
-        reprocess=reprocess,
         max_file_mb=max_file_mb,
     )
     run = new_run()
@@ -92,17 +95,23 @@ def corpus(
     return finished(manifest)
 
 
-def with_shorthands(
-    recipe: Recipe, transcribers: tuple[str, ...] | None, tts: str | None, language: str | None
-) -> Recipe:
-    """``recipe`` with what the form's top-level fields set; a field left unset leaves the recipe's own value."""
+def parameters_of(
+    recipe: Recipe,
+    destination: str,
+    transcribers: tuple[str, ...] | None,
+    tts: str | None,
+    language: str | None,
+    **others: Any,
+) -> CorpusParameters:
+    """The run's parameters from the form: its short fields go into the recipe; one left unset leaves the recipe's."""
     asr = {"transcribers": transcribers, "language": language}
-    return recipe.model_copy(
+    settled = recipe.model_copy(
         update={
             "asr": recipe.asr.model_copy(update={name: value for name, value in asr.items() if value is not None}),
             "tts": recipe.tts.model_copy(update={"synthesizer": tts} if tts is not None else {}),
         }
     )
+    return CorpusParameters(recipe=settled, destination=absolute_url(destination), **others)
 
 
 def fingerprint_of(recipe: Recipe, storage: Storage) -> str:

@@ -1,0 +1,219 @@
+"""The command line, thin over the flows: ``voxmill run | plan | report | regenerate | verify | demo``.
+
+Nothing heavy is imported before a command runs: ``--help`` answers at once.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from flows import terminal
+from flows.form import description_of
+from flows.options import given, listed, merge, overrides, read_config
+from schemas import config
+
+app = typer.Typer(
+    name="voxmill",
+    help="Refine archives of recorded speech into analytics-ready Parquet, with WER quality reports.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+
+RESUME = "Finished shards are kept: the same command goes on where this run stopped."
+
+
+def _storage(name: str) -> str:
+    return config.Storage.model_fields[name].description or ""
+
+
+Sources = Annotated[list[str] | None, typer.Argument(help=description_of(config.Sources), show_default=False)]
+Destination = Annotated[str | None, typer.Option("--destination", "-d", help=description_of(config.Destination))]
+Published = Annotated[str, typer.Argument(metavar="DESTINATION", help=description_of(config.Destination))]
+RunId = Annotated[str | None, typer.Argument(metavar="RUN_ID", help=description_of(config.RunId), show_default=False)]
+Config = Annotated[Path | None, typer.Option("--config", "-c", help="parameters in a .yaml, .toml or .json file")]
+Set = Annotated[list[str] | None, typer.Option("--set", help="any setting, such as asr.denoised=all; repeatable")]
+Transcribers = Annotated[
+    list[str] | None, typer.Option("--transcribers", help=description_of(config.Transcribers) + "; repeatable")
+]
+Tts = Annotated[str | None, typer.Option("--tts", help=description_of(config.Synthesizer))]
+Language = Annotated[str | None, typer.Option("--language", help=description_of(config.Language))]
+RayAddress = Annotated[
+    str | None, typer.Option("--ray-address", help=config.Cluster.model_fields["address"].description)
+]
+Reprocess = Annotated[bool | None, typer.Option("--reprocess", help=description_of(config.Reprocess))]
+Endpoint = Annotated[str | None, typer.Option("--endpoint-url", help=_storage("endpoint_url"))]
+Region = Annotated[str | None, typer.Option("--region", help=_storage("region"))]
+Profile = Annotated[str | None, typer.Option("--profile", help=_storage("profile"))]
+Anonymous = Annotated[bool | None, typer.Option("--anonymous", help=_storage("anonymous"))]
+Block = Annotated[str | None, typer.Option("--credentials-block", help=_storage("credentials_block"))]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="every log line, tracebacks included")]
+
+
+@app.command()
+def run(
+    sources: Sources = None,
+    destination: Destination = None,
+    transcribers: Transcribers = None,
+    tts: Tts = None,
+    language: Language = None,
+    reprocess: Reprocess = None,
+    ray_address: RayAddress = None,
+    endpoint_url: Endpoint = None,
+    region: Region = None,
+    profile: Profile = None,
+    anonymous: Anonymous = None,
+    credentials_block: Block = None,
+    config: Config = None,
+    set_: Set = None,
+    verbose: Verbose = False,
+) -> None:
+    """Process archives and publish tables and a report. What is published already is skipped."""
+    with terminal.reported(RESUME):
+        form = _form(
+            config, set_, sources, destination, transcribers, tts, language, reprocess, ray_address,
+            _reach(endpoint_url, region, profile, anonymous, credentials_block),
+        )  # fmt: skip
+        terminal.prepare()
+        from flows.launch import launch_corpus
+
+        launch_corpus(form, verbose)
+
+
+@app.command()
+def plan(
+    sources: Sources = None,
+    destination: Destination = None,
+    transcribers: Transcribers = None,
+    tts: Tts = None,
+    language: Language = None,
+    reprocess: Reprocess = None,
+    endpoint_url: Endpoint = None,
+    region: Region = None,
+    profile: Profile = None,
+    anonymous: Anonymous = None,
+    credentials_block: Block = None,
+    config: Config = None,
+    set_: Set = None,
+    verbose: Verbose = False,
+) -> None:
+    """Show what a run would do; reads no audio beyond headers and writes nothing."""
+    with terminal.reported():
+        form = _form(
+            config, set_, sources, destination, transcribers, tts, language, reprocess, None,
+            _reach(endpoint_url, region, profile, anonymous, credentials_block),
+        )  # fmt: skip
+        terminal.prepare()
+        from flows.launch import launch_plan
+
+        launch_plan(form, verbose)
+
+
+@app.command()
+def report(
+    destination: Published,
+    run_id: RunId = None,
+    endpoint_url: Endpoint = None,
+    region: Region = None,
+    profile: Profile = None,
+    anonymous: Anonymous = None,
+    credentials_block: Block = None,
+    verbose: Verbose = False,
+) -> None:
+    """Build the quality report of a published run again."""
+    with terminal.reported():
+        storage = _reach(endpoint_url, region, profile, anonymous, credentials_block)
+        terminal.prepare()
+        from flows.launch import launch_report
+
+        launch_report(given({"destination": destination, "run_id": run_id, "storage": storage}), verbose)
+
+
+@app.command()
+def verify(
+    destination: Published,
+    run_id: RunId = None,
+    endpoint_url: Endpoint = None,
+    region: Region = None,
+    profile: Profile = None,
+    anonymous: Anonymous = None,
+) -> None:
+    """Check published runs: every file there with its rows and bytes, counts that add up, nothing left over."""
+    with terminal.reported():
+        from tasks.verify import verify as check
+        from tasks.wording import count
+        from workers.storage import absolute_url
+
+        reach = given(_reach(endpoint_url, region, profile, anonymous, None))
+        manifests, wrong = check(absolute_url(destination), run_id, _settings().Storage(**reach))
+        if wrong:
+            terminal.fail(*wrong)
+        if not manifests:
+            terminal.fail(f"{destination}: no run is published here")
+        files = sum(len(manifest.files) for manifest in manifests)
+        terminal.console.print(f"{count(len(manifests), 'run')}, {count(files, 'file')}: all as the manifests say.")
+
+
+@app.command()
+def demo(
+    folder: Annotated[Path, typer.Argument(help="where to make the demo corpus and publish its tables")] = Path("demo"),
+    reprocess: Reprocess = None,
+    minutes: Annotated[float | None, typer.Option(help="length of the demo corpus, minutes of audio", min=0.5)] = None,
+    verbose: Verbose = False,
+) -> None:
+    """Run the whole thing on a small corpus made on the spot, with bundled checkpoints; needs no network."""
+    with terminal.reported("voxmill demo goes on where this run stopped."):
+        root = folder.expanduser().absolute()
+        terminal.prepare(root / "prefect")
+        from flows.demo import demo_form
+        from flows.launch import launch_corpus
+
+        launch_corpus(demo_form(root, bool(reprocess), minutes), verbose)
+
+
+def _settings() -> Any:
+    """The settings' module, from inside commands whose parameter ``config`` hides its name."""
+    return config
+
+
+def _reach(*values: Any) -> dict[str, Any]:
+    return dict(zip(("endpoint_url", "region", "profile", "anonymous", "credentials_block"), values, strict=True))
+
+
+def _form(
+    file: Path | None,
+    settings: list[str] | None,
+    sources: list[str] | None,
+    destination: str | None,
+    transcribers: list[str] | None,
+    tts: str | None,
+    language: str | None,
+    reprocess: bool | None,
+    ray_address: str | None,
+    storage: dict[str, Any],
+) -> dict[str, Any]:
+    """The flow's parameters from a file, flags and ``--set``, later ones winning."""
+    flags = {
+        "sources": sources or None,
+        "destination": destination,
+        "transcribers": listed(transcribers),
+        "tts": tts,
+        "language": language,
+        "reprocess": reprocess,
+        "cluster": {"address": ray_address},
+        "storage": storage,
+    }
+    return merge(merge(read_config(file) if file else {}, given(flags)), overrides(settings or []))
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    app()
+
+
+if __name__ == "__main__":
+    main()

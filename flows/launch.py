@@ -1,0 +1,84 @@
+"""Flows started from a terminal, in this process: parameters checked, noise down, the outcome in a few lines."""
+
+from __future__ import annotations
+
+import traceback
+from typing import Any
+
+from prefect import Flow
+from prefect.client.schemas.objects import State
+from prefect.exceptions import ParameterBindError, ParameterTypeError, SignatureMismatchError
+
+from flows import terminal
+from flows.form import problems
+from schemas.config import Layout
+from schemas.errors import VoxmillError
+from schemas.manifest import RunManifest
+
+
+def launch_corpus(form: dict[str, Any], verbose: bool) -> None:
+    """Run the corpus flow and print its summary; exits 1 where shards are left to do."""
+    from flows.corpus import NOTHING_NEW, corpus
+    from tasks.summary import print_summary
+
+    terminal.quiet(verbose)
+    checked = checked_form(corpus, form)
+    terminal.errors.print("[dim]Starting Prefect; Ctrl-C stops the run, and the same command goes on with it.[/dim]")
+    state = finish(corpus(**checked, return_state=True), verbose)
+    manifest = state.result(raise_on_failure=False)
+    if not isinstance(manifest, RunManifest):
+        terminal.console.print(f"{NOTHING_NEW}: {state.message} Use --reprocess to do it again.")
+        return
+    destination = manifest.parameters["destination"]
+    print_summary(manifest, destination, Layout(destination=destination).report(manifest.run_id), terminal.console)
+    if state.is_failed():
+        terminal.fail(state.message or str(state.name))
+
+
+def launch_plan(form: dict[str, Any], verbose: bool) -> None:
+    """Print what the corpus flow would do."""
+    from flows.corpus import corpus
+    from flows.preview import preview, table
+
+    terminal.quiet(verbose)
+    terminal.console.print(table(preview(checked_form(corpus, form))))
+
+
+def launch_report(form: dict[str, Any], verbose: bool) -> None:
+    """Build a run's report again and print where it lies."""
+    from flows.report import report
+
+    terminal.quiet(verbose)
+    state = finish(report(**checked_form(report, form), return_state=True), verbose)
+    terminal.console.print(state.result(raise_on_failure=False), soft_wrap=True, markup=False)
+
+
+def checked_form(flow: Flow[..., Any], form: dict[str, Any]) -> dict[str, Any]:
+    """``form`` as ``flow`` takes it, defaults filled in; where it does not, a line per field, and exit 1."""
+    unknown = [name for name in form if name not in flow.parameters.properties]
+    if unknown:
+        names = ", ".join(flow.parameters.properties)
+        terminal.fail(*(f"{name}: no parameter of this name; there are {names}" for name in unknown))
+    missing = [name for name in flow.parameters.required if name not in form]
+    if missing:
+        terminal.fail(*(f"{name}: must be given" for name in missing))
+    try:
+        return flow.validate_parameters(form)
+    except ParameterTypeError as error:
+        terminal.fail(*problems(str(error)))
+    except (ParameterBindError, SignatureMismatchError) as error:
+        terminal.fail(str(error))
+    raise AssertionError  # `fail` does not return
+
+
+def finish(state: State[Any], verbose: bool) -> State[Any]:
+    """``state``, unless the flow run broke off; then its reason as one line, and exit 1. Ctrl-C goes on upwards."""
+    outcome = state.result(raise_on_failure=False)
+    if isinstance(outcome, KeyboardInterrupt | VoxmillError):
+        raise outcome
+    if isinstance(outcome, BaseException):
+        if verbose:
+            terminal.errors.print("".join(traceback.format_exception(outcome)), markup=False, soft_wrap=True)
+        reason = " ".join(str(outcome).split()) or type(outcome).__name__
+        terminal.fail(f"{type(outcome).__name__}: {reason} (--verbose shows where)")
+    return state
