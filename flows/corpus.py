@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar, cast
 
 from prefect import flow, get_run_logger
 from prefect.client.schemas.objects import State
 from prefect.states import Completed, Failed
 from prefect.utilities.annotations import quote
 from pydantic import Field
+from tasks.discover import discover
+from tasks.plan import plan
+from tasks.report import report
 
 from flows.credentials import access
 from flows.form import described
@@ -31,15 +34,15 @@ from schemas.errors import VoxmillError
 from schemas.manifest import RunManifest
 from schemas.records import Discovery, Plan, Run
 from tasks.artifacts import publish_artifacts
-from tasks.discover import discover
-from tasks.plan import plan
 from tasks.process import process
 from tasks.publish import publish, published_members
-from tasks.report import report
 from tasks.summary import headline
 from tasks.wording import count
+from workers.cluster import connect
 from workers.engines.checkpoints import check_available, checkpoint_digest
 from workers.storage import absolute_url
+
+T = TypeVar("T")
 
 RECIPE, STORAGE, CLUSTER, SHARDING = Recipe(), Storage(), Cluster(), Sharding()
 
@@ -84,15 +87,22 @@ def corpus(
     with access(storage):
         fingerprint = fingerprint_of(parameters.recipe, storage)
         discovery = readable(discover(parameters.sources, storage))
-        planned = plan(quote(discovery), fingerprint, parameters, quote(published_members(parameters, fingerprint)))
+        published = published_members(parameters, fingerprint)
+        planned = plan(untouched(discovery), fingerprint, parameters, untouched(published))
         announce(planned, run)
         if not planned.shards and not planned.rejects:
             return Completed(name=NOTHING_NEW, message="Everything found is published already for these settings.")
-        receipts = process(quote(planned), parameters, run)
-        manifest = publish(quote(planned), quote(receipts), parameters, run)
+        with connect(cluster, storage):
+            receipts = process(untouched(planned), parameters, untouched(published), run)
+            manifest = publish(untouched(planned), untouched(receipts), parameters, run)
         page = report(manifest, parameters.destination, storage)
     publish_artifacts(manifest, parameters.destination, page)
     return finished(manifest)
+
+
+def untouched(value: T) -> T:
+    """``value`` for a task, as it is: Prefect would otherwise visit every member of a plan, in search of futures."""
+    return cast(T, quote(value))
 
 
 def parameters_of(

@@ -23,14 +23,14 @@ def launch_corpus(form: dict[str, Any], verbose: bool) -> None:
 
     terminal.quiet(verbose)
     checked = checked_form(corpus, form)
-    terminal.errors.print("[dim]Starting Prefect; Ctrl-C stops the run, and the same command goes on with it.[/dim]")
+    terminal.errors().print("[dim]Starting Prefect; Ctrl-C stops the run, and the same command goes on with it.[/dim]")
     state = finish(corpus(**checked, return_state=True), verbose)
     manifest = state.result(raise_on_failure=False)
     if not isinstance(manifest, RunManifest):
-        terminal.console.print(f"{NOTHING_NEW}: {state.message} Use --reprocess to do it again.")
+        terminal.console().print(f"{NOTHING_NEW}: {state.message} Use --reprocess to do it again.")
         return
     destination = manifest.parameters["destination"]
-    print_summary(manifest, destination, Layout(destination=destination).report(manifest.run_id), terminal.console)
+    print_summary(manifest, destination, Layout(destination=destination).report(manifest.run_id), terminal.console())
     if state.is_failed():
         terminal.fail(state.message or str(state.name))
 
@@ -41,7 +41,7 @@ def launch_plan(form: dict[str, Any], verbose: bool) -> None:
     from flows.preview import preview, table
 
     terminal.quiet(verbose)
-    terminal.console.print(table(preview(checked_form(corpus, form))))
+    terminal.console().print(table(preview(checked_form(corpus, form))))
 
 
 def launch_report(form: dict[str, Any], verbose: bool) -> None:
@@ -50,7 +50,7 @@ def launch_report(form: dict[str, Any], verbose: bool) -> None:
 
     terminal.quiet(verbose)
     state = finish(report(**checked_form(report, form), return_state=True), verbose)
-    terminal.console.print(state.result(raise_on_failure=False), soft_wrap=True, markup=False)
+    terminal.console().print(state.result(raise_on_failure=False), soft_wrap=True, markup=False)
 
 
 def checked_form(flow: Flow[..., Any], form: dict[str, Any]) -> dict[str, Any]:
@@ -68,7 +68,6 @@ def checked_form(flow: Flow[..., Any], form: dict[str, Any]) -> dict[str, Any]:
         terminal.fail(*problems(str(error)))
     except (ParameterBindError, SignatureMismatchError) as error:
         terminal.fail(str(error))
-    raise AssertionError  # `fail` does not return
 
 
 def finish(state: State[Any], verbose: bool) -> State[Any]:
@@ -78,7 +77,7 @@ def finish(state: State[Any], verbose: bool) -> State[Any]:
         raise outcome
     if isinstance(outcome, BaseException):
         if verbose:
-            terminal.errors.print("".join(traceback.format_exception(outcome)), markup=False, soft_wrap=True)
+            terminal.errors().print("".join(traceback.format_exception(outcome)), markup=False, soft_wrap=True)
         reason = " ".join(str(outcome).split()) or type(outcome).__name__
         terminal.fail(f"{type(outcome).__name__}: {reason} (--verbose shows where)")
     return state

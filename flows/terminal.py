@@ -2,23 +2,39 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
 
 import typer
-from rich.console import Console
-from rich.markup import escape
 
 from schemas.errors import VoxmillError
 
+if TYPE_CHECKING:
+    from rich.console import Console
+
 INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 
-console = Console(highlight=False)
-errors = Console(stderr=True, highlight=False)
+
+@functools.cache
+def console() -> Console:
+    """Standard output: results."""
+    from rich.console import Console
+
+    return Console(highlight=False)
+
+
+@functools.cache
+def errors() -> Console:
+    """Standard error: progress, log lines and errors."""
+    from rich.console import Console
+
+    return Console(stderr=True, highlight=False)
 
 
 def prepare(home: Path | None = None) -> None:
@@ -47,7 +63,7 @@ class _Lines(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         style = "red" if record.levelno >= logging.ERROR else "yellow" if record.levelno >= logging.WARNING else "dim"
         first = record.getMessage().splitlines()[0] if record.getMessage() else ""
-        errors.print(f"[{style}]{escape(first)}[/{style}]", soft_wrap=True)
+        errors().print(first, style=style, markup=False, soft_wrap=True)
 
 
 def quiet(verbose: bool) -> None:
@@ -79,13 +95,13 @@ def reported(resume: str = "") -> Iterator[None]:
     except VoxmillError as error:
         fail(str(error))
     except KeyboardInterrupt:
-        errors.print(f"[yellow]Stopped.[/yellow] {escape(resume)}", soft_wrap=True)
+        errors().print(f"Stopped. {resume}", style="yellow", markup=False, soft_wrap=True)
         sys.stdout.flush()
         raise typer.Exit(INTERRUPTED) from None
 
 
-def fail(*lines: str) -> None:
+def fail(*lines: str) -> NoReturn:
     """Print ``lines`` as errors and exit 1."""
     for line in lines:
-        errors.print(f"[red]error:[/red] {escape(line)}", soft_wrap=True)
+        errors().print(f"error: {line}", style="red", markup=False, soft_wrap=True)
     raise typer.Exit(1)
