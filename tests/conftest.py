@@ -20,6 +20,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from hypothesis import settings
+
+# A first example may import for seconds on a busy machine; a time limit on examples would be a timed assertion.
+settings.register_profile("voxmill", deadline=None)
+settings.load_profile("voxmill")
 
 if TYPE_CHECKING:
     import s3fs
@@ -51,7 +56,7 @@ def bundled_checkpoints() -> dict[str, Path]:
 
 @pytest.fixture(scope="session")
 def demo_corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A short demo corpus (about a minute of audio); its metadata is ``corpus.jsonl``."""
+    """A short demo corpus (about a minute of audio); what is said in it stands in ``.truth.jsonl``."""
     from infra.demo.corpus import build
 
     return build(tmp_path_factory.mktemp("demo") / "corpus", minutes=1.0)

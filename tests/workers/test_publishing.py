@@ -1,0 +1,150 @@
+"""Counts, compaction, ledgers: what a run may publish and what a later one may skip."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from schemas.config import Layout, Storage
+from schemas.errors import VoxmillError
+from schemas.manifest import ArchiveCounts, RunManifest
+from schemas.records import Archive, ErrorCounts, Plan, Receipt, Shard, StagedFile, StageTime
+from schemas.records import Layout as ArchiveLayout
+from schemas.tables import LEDGER, TABLES
+from workers.compact import parts_of, write_table
+from workers.ledger import published, runs_in_force, superseded
+from workers.parquet import to_bytes
+from workers.publishing import check_counts
+from workers.receipts import Staging, from_json, to_json
+from workers.storage import put_bytes
+
+STORAGE = Storage()
+
+
+def receipt(shard_id: str, **fields: object) -> Receipt:
+    counts = {"members_in": 3, "members_published": 2, "members_rejected": 1, "utterances": 2, "audio_s": 4.5}
+    return Receipt(**{"shard_id": shard_id, "archive_uri": "/a.tar", "index": 0} | counts | fields)  # type: ignore[arg-type]
+
+
+def plan_of(*receipts: Receipt) -> Plan:
+    archive = Archive("/a.tar", ArchiveLayout.TAR)
+    member = dataclasses.make_dataclass("M", [])()
+    shards = [Shard(one.shard_id, archive, "f", members=(member,) * one.members_in) for one in receipts]  # type: ignore[arg-type]
+    return Plan("f", tuple(shards), (archive,))
+
+
+def test_counts_that_do_not_add_up_stop_the_run() -> None:
+    good = receipt("a")
+    check_counts(plan_of(good), [good])
+    for bad, words in (
+        ([receipt("a", members_published=3)], "3 members in, 3 published, 1 rejected"),
+        ([receipt("a", members_in=4, members_rejected=2)], "3 members in"),
+        ([], "gave no receipt"),
+        ([good, good], "two receipts"),
+    ):
+        with pytest.raises(VoxmillError, match=words):
+            check_counts(plan_of(good), bad)
+
+
+def test_a_receipt_survives_its_file() -> None:
+    full = receipt(
+        "a",
+        files=(StagedFile("audio", "/s/a.audio.parquet", 2, 10),),
+        words={"whisper:x|raw": ErrorCounts(5, 1, 2, 3)},
+        stages={"decode": StageTime(1.0, 0.5)},
+        reject_reasons={"silent": 1},
+        stream_shards=("b", "c"),
+    )
+    assert from_json(to_json(full)) == full
+
+
+sizes = st.lists(st.tuples(st.sampled_from(TABLES), st.integers(1, 300)), max_size=40)
+
+
+@given(sizes, st.integers(1, 500))
+def test_every_staged_file_is_published_once_in_order(files: list[tuple[str, int]], limit: int) -> None:
+    receipts = [
+        receipt(str(at), files=(StagedFile(table, f"/s/{at}", 1, size),)) for at, (table, size) in enumerate(files)
+    ]
+    parts = parts_of(receipts, "p", limit)
+    for table in TABLES:
+        published_order = [file for part in parts if part.table == table for file in part.files]
+        assert published_order == [file for one in receipts for file in one.files if file.table == table]
+    assert all(sum(file.bytes for file in part.files) <= limit or len(part.files) == 1 for part in parts)
+    assert len({part.path for part in parts}) == len(parts)
+
+
+def test_staging_forgets_what_is_cleared_and_nothing_else(tmp_path: Path) -> None:
+    staging = Staging(str(tmp_path / "s"), STORAGE)
+    assert staging.done() == frozenset()
+    rows = pa.Table.from_pylist([dict.fromkeys(LEDGER.names, "x")], LEDGER)
+    receipts = [receipt(name, files=(staging.put_table(name, "members", rows),)) for name in "ab"]
+    staging.put_table("c", "members", rows)  # a crash before its receipt
+    for one in receipts:
+        staging.put_receipt(one)
+    assert staging.done() == {"a", "b"}
+    assert staging.receipts(["b", "a"]) == receipts[::-1]
+    assert staging.read(receipts[0].files[0]).equals(rows)
+    staging.clear(receipts[:1])
+    assert staging.done() == {"b"}
+
+
+def publish_ledger(destination: Path, run_id: str, fingerprint: str, members: dict[str, str]) -> pa.Table:
+    layout = Layout(destination=str(destination))
+    rows = [
+        {"archive": "/a.tar", "member": name, "member_key": key, "side": "s", "status": "published", "shard_id": "x"}
+        for name, key in members.items()
+    ]
+    table = pa.Table.from_pylist(rows, LEDGER)
+    (destination / "_runs").mkdir(exist_ok=True)
+    (destination / f"_runs/{run_id}.members.parquet").write_bytes(to_bytes("members", table))
+    counts = {"members_in": len(members), "members_published": 0, "members_rejected": 0, "utterances": 0, "hours": 0}
+    archive = ArchiveCounts(uri="/a.tar", id="A", layout="tar", whole=True, **counts)  # type: ignore[arg-type]
+    manifest = RunManifest(
+        run_id=run_id, run_date="2026-01-01", status="published", fingerprint=fingerprint, parameters={}, started_at="",
+        finished_at="", members_in=0, members_published=0, members_rejected=0, utterances=0, hours=0, wall_s=0,
+        real_time_factor=0, archives=[archive], reject_reasons={}, word_errors=[], stages={}, files=[], digests={},
+        versions={},
+    )  # fmt: skip
+    Path(layout.manifest(run_id)).write_text(manifest.model_dump_json())
+    return table
+
+
+def test_a_later_run_supersedes_members_it_has_done_again(tmp_path: Path) -> None:
+    destination = str(tmp_path)
+    assert runs_in_force(destination, STORAGE) == []
+    publish_ledger(tmp_path, "1", "old", {"x": "1", "y": "1"})
+    publish_ledger(tmp_path, "2", "new", {"y": "2", "z": "2"})
+    runs = runs_in_force(destination, STORAGE)
+    assert published(runs, "old").members == {("/a.tar", "x"): ("1", "s")}
+    assert published(runs, "new").members == {("/a.tar", "y"): ("2", "s"), ("/a.tar", "z"): ("2", "s")}
+    third = publish_ledger(tmp_path, "3", "new", {"x": "3", "z": "3"})
+    replaced = {one.run_id: (one.members, one.whole) for one in superseded(runs, third)}
+    assert replaced == {"1": (1, True), "2": (1, False)}
+    assert published(runs_in_force(destination, STORAGE), "old").archives == frozenset()
+
+
+def test_what_is_written_in_one_put_is_whole_or_absent(tmp_path: Path) -> None:
+    import fsspec
+
+    fs = fsspec.filesystem("file")
+    put_bytes(fs, str(tmp_path / "new/a"), b"one")
+    put_bytes(fs, str(tmp_path / "new/a"), b"two")
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["a"]
+    assert (tmp_path / "new/a").read_bytes() == b"two"
+
+
+def test_row_groups_do_not_depend_on_the_pieces_they_come_in(tmp_path: Path) -> None:
+    from workers.arrow import table_of
+
+    rows = [{"archive": "a", "member": str(at), "reason": "silent", "stage": "decode"} for at in range(1000)]
+    whole = table_of("rejects", rows)
+    pieces = [whole.slice(0, 10), whole.slice(10, 700), whole.slice(710)]
+    for name, given_pieces in (("one", [whole]), ("many", pieces)):
+        write_table("rejects", iter(given_pieces), f"{name}.parquet", str(tmp_path), STORAGE)
+    assert (tmp_path / "one.parquet").read_bytes() == (tmp_path / "many.parquet").read_bytes()
