@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from schemas.config import Recipe
-from workers.quality.flags import flags
+from workers.quality.flags import Evidence, flags
 from workers.quality.normalize import normalize
 from workers.quality.score import Score, score_many
 
@@ -25,8 +25,29 @@ def score_rows(utterances: list[Row], transcripts: list[Row], recipe: Recipe) ->
     for row in utterances:
         chosen = heard.get((row["utterance_id"], row["transcript_engine"], row["transcript_input"]), {})
         row["wer"], row["cer"] = chosen.get("wer"), chosen.get("cer")
-        others = [heard.get((row["utterance_id"], engine, "raw")) for engine in recipe.asr.transcribers]
-        row["flags"] = flags(row, chosen, [other for other in others if other and other is not chosen])
+        others = [heard.get((row["utterance_id"], engine, "raw")) for engine in recipe.asr.transcribers[1:2]]
+        row["flags"] = flags(_evidence(row, chosen, next((other for other in others if other), {})))
+
+
+def _evidence(utterance: Row, chosen: Row, second: Row) -> Evidence:
+    """What is known of one utterance; ``second`` is the second engine's transcript of it, empty where there is none."""
+    return Evidence(
+        duration_s=utterance["duration_s"],
+        transcript=chosen.get("normalized_text") or "",
+        reference=chosen.get("normalized_reference"),
+        second_transcript=second.get("normalized_text"),
+        given_language=utterance["language"],
+        heard_language=chosen.get("language"),
+        snr_db=utterance.get("snr_db"),
+        clipped_ratio=utterance.get("clipped_ratio"),
+        speech_ratio=utterance.get("speech_ratio"),
+        avg_logprob=chosen.get("avg_logprob"),
+        no_speech_prob=chosen.get("no_speech_prob"),
+        compression_ratio=chosen.get("compression_ratio"),
+        wer=chosen.get("wer"),
+        second_wer=second.get("wer"),
+        agreement_wer=utterance.get("agreement_wer"),
+    )
 
 
 def _score_transcripts(transcripts: list[Row], owners: dict[str, Row]) -> None:
