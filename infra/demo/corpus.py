@@ -7,7 +7,7 @@
 - ``broadcast.zip``: MP3 and WAV at 44.1 kHz with a Hugging Face ``metadata.csv``; one member is empty, and one is a
   recording of several minutes without a transcript;
 - ``studio/``: WAV at 16 kHz under a NeMo ``manifest.jsonl``; half of its lines are pieces of one session;
-- ``truth.jsonl``: what is said, by whom, and in which noise at which SNR, of every recording.
+- ``.truth.jsonl``: what is said, by whom, and in which noise at which SNR, of every recording.
 """
 
 from __future__ import annotations
@@ -132,7 +132,7 @@ class Studio:
 
 @dataclass
 class Truth:
-    """Collects a line per recording for ``truth.jsonl``."""
+    """Collects a line per recording for ``.truth.jsonl``."""
 
     lines: list[dict[str, object]]
 
@@ -233,7 +233,7 @@ def build(folder: Path, minutes: float = 11.0, seed: int = 1) -> Path:
     if minutes < 0.5:
         raise ValueError(f"a demo corpus of {minutes} minutes has no room for its archives; ask for 0.5 or more")
     edition = {"edition": EDITION, "minutes": minutes, "seed": seed}
-    path = folder / "truth.jsonl"
+    path = folder / ".truth.jsonl"
     if path.is_file() and path.read_text().startswith(json.dumps(edition) + "\n"):
         return folder
     studio, truth = Studio(seed), Truth([])

@@ -46,7 +46,7 @@ def test_built_twice_the_same(demo_corpus: Path, tmp_path: Path) -> None:
 
 
 def test_truth_holds(demo_corpus: Path) -> None:
-    truth = [json.loads(line) for line in (demo_corpus / "truth.jsonl").read_text().splitlines()][1:]
+    truth = [json.loads(line) for line in (demo_corpus / ".truth.jsonl").read_text().splitlines()][1:]
     archives = {name: members(demo_corpus, name) for name in {line["archive"] for line in truth}}
     for line in truth:
         with soundfile.SoundFile(io.BytesIO(archives[line["archive"]][line["member"]])) as sound:
