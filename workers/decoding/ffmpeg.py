@@ -1,0 +1,156 @@
+"""Reading through FFmpeg (PyAV): what libsndfile does not know, such as AAC, WebM, WMA and the sound of videos.
+
+Damaged packets are skipped, as FFmpeg's own tools do: what can be decoded is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from workers.decoding.limits import check_header
+from workers.decoding.source import Clip, Source, Unreadable
+
+# Containers that hold sound in themselves. Playlists and scripts (hls, concat, sdp, image sequences, ...) stay out:
+# they make FFmpeg open other files and addresses, which untrusted bytes must not. The names are FFmpeg's.
+_FORMATS = (
+    "aac,ac3,aiff,amr,amrnb,amrwb,ape,asf,au,avi,caf,dsf,dts,eac3,flac,flv,gsm,iff,latm,loas,matroska,webm,mov,mp4,m4a,"
+    "3gp,3g2,mj2,mp2,mp3,mpc,mpc8,mpeg,mpegts,mxf,nistsphere,oga,ogg,opus,oma,ogv,rm,shn,sln,spx,swf,tak,tta,voc,w64,"
+    "wav,wsvqa,wv,xwma"
+)
+_SCALE = {"u": 128.0, "i2": 32768.0, "i4": 2147483648.0}
+_MAX_BAD_PACKETS = 1_000  # with nothing good among them
+
+
+@contextmanager
+def open_ffmpeg(file: BinaryIO, size: int, clip: Clip | None) -> Iterator[Source]:
+    """Open the ``size`` bytes of ``file``, positioned at its start.
+
+    Raises Unreadable (also while reading) and MemberError for an absurd header.
+    """
+    import av
+
+    try:
+        options = {"format_whitelist": _FORMATS, "protocol_whitelist": "none"}
+        container = av.open(file, options=options, metadata_errors="replace")
+    except (av.FFmpegError, ValueError) as error:
+        raise Unreadable(_words(error)) from error
+    with container:
+        if not container.streams.audio:
+            raise Unreadable(f"a {container.format.long_name or container.format.name} file without sound")
+        stream = container.streams.audio[0]
+        context = stream.codec_context
+        if context is None:
+            raise Unreadable("sound in a codec that FFmpeg does not know")
+        context.thread_count = 1
+        frames = _promised_frames(container, stream)
+        check_header(context.sample_rate or stream.rate or 0, context.channels, frames, size)
+        name = f"{container.format.name}/{context.name}"
+        source = Source(name, context.sample_rate, context.channels, frames, iter(()))
+        source.blocks = _blocks(container, stream, source, clip)
+        yield source
+
+
+def _words(error: Exception) -> str:
+    """FFmpeg's message without the number and the nameless file around it."""
+    return getattr(error, "strerror", None) or str(error)
+
+
+def _promised_frames(container: Any, stream: Any) -> int | None:
+    """Frames of the recording by the stream's or the container's duration; None where neither says."""
+    rate = stream.codec_context.sample_rate
+    if stream.duration is not None and stream.time_base is not None:
+        return max(0, round(stream.duration * stream.time_base * rate))
+    if container.duration is not None:
+        return max(0, round(container.duration * rate / 1_000_000))
+    return None
+
+
+def _packets(container: Any, stream: Any) -> Iterator[Any]:
+    """Frames of the stream; damaged packets are passed over."""
+    import av
+
+    good, bad = False, 0
+    packets = container.demux(stream)
+    while True:
+        try:
+            packet = next(packets)
+        except StopIteration:
+            return
+        except av.FFmpegError as error:
+            if not good:
+                raise Unreadable(_words(error)) from error
+            return
+        try:
+            frames = packet.decode()
+        except av.FFmpegError as error:
+            bad += 1
+            if not good and bad >= _MAX_BAD_PACKETS:
+                raise Unreadable(f"{bad} damaged packets and no good one: {_words(error)}") from error
+            continue
+        good = good or bool(frames)
+        yield from frames
+
+
+def _blocks(container: Any, stream: Any, source: Source, clip: Clip | None) -> Iterator[np.ndarray]:
+    start, duration = clip or (0.0, None)
+    first = round(start * source.sample_rate)
+    last = None if duration is None else first + round(duration * source.sample_rate)
+    packed = _Packed()
+    for frame in map(packed.convert, _packets(container, stream)):
+        if frame.sample_rate != source.sample_rate:
+            raise Unreadable(f"changes from {source.sample_rate} to {frame.sample_rate} Hz in the middle")
+        block = _samples(frame)
+        if block.shape[1] != source.channels:
+            raise Unreadable(f"changes from {source.channels} to {block.shape[1]} channels in the middle")
+        begin = source.frames_seen
+        source.frames_seen += len(block)
+        if last is not None and begin >= last:
+            return
+        piece = block[max(0, first - begin) : None if last is None else last - begin]
+        if len(piece):
+            yield piece
+
+
+class _Packed:
+    """Interleaves frames of eight and more planes: PyAV reads past its table of planes there and crashes."""
+
+    def __init__(self) -> None:
+        self._resampler: Any = None
+
+    def convert(self, frame: Any) -> Any:
+        import av
+
+        if not frame.format.is_planar or len(frame.layout.channels) < 8:
+            return frame
+        if self._resampler is None:
+            self._resampler = av.AudioResampler(frame.format.packed.name, frame.layout, frame.sample_rate)
+        try:
+            (packed,) = self._resampler.resample(frame)
+        except (av.FFmpegError, ValueError) as error:
+            raise Unreadable(_words(error)) from error
+        return packed
+
+
+def _samples(frame: Any) -> np.ndarray:
+    """The frame's samples, float32 (frames, channels), full scale 1.0. Raises Unreadable for an odd sample format."""
+    channels = len(frame.layout.channels)
+    try:
+        array = frame.to_ndarray()
+    except (ValueError, NotImplementedError) as error:
+        raise Unreadable(str(error)) from error
+    array = array.T if frame.format.is_planar else array.reshape(-1, channels)
+    kind = array.dtype.kind
+    if kind == "f":
+        return array.astype(np.float32)
+    scale = _SCALE.get(kind if kind == "u" else f"{kind}{array.dtype.itemsize}")
+    if scale is None:
+        raise Unreadable(f"samples of type {frame.format.name}")
+    samples = array.astype(np.float32)
+    if kind == "u":
+        samples -= scale
+    samples /= scale
+    return samples
