@@ -1,0 +1,188 @@
+"""Conformer and its kin through NeMo: CTC, RNN-T, TDT and hybrid models, decoded greedily in batches from memory.
+
+``model.transcribe`` of one recording pads it to a second, switches dither and feature padding off, and runs the model's
+own forward and output steps. The same is done here on padded batches, without its temporary files and data loaders.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging as python_logging
+import warnings
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from schemas.config import AsrSettings
+from schemas.errors import VoxmillError
+from schemas.reasons import Reason
+from workers.engines.base import Failure, Transcription, Word
+from workers.engines.batching import Capacity, run_batches
+from workers.engines.checkpoints import file_digest, resolve
+
+# nemo.collections.asr.parts.mixins.transcription.TranscriptionTensorDataset: shorter audio is padded on both sides
+MIN_S = 1.0
+_BATCH_S_ON_CPU = 120.0
+_BATCH_S_ON_CUDA = 2_400.0
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """NeMo tells its whole configuration while it is imported and restored; what matters here comes as exceptions."""
+    before = python_logging.root.manager.disable
+    python_logging.disable(python_logging.WARNING)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        python_logging.disable(before)
+
+
+def _load(spec: str, device: torch.device) -> tuple[Any, Path]:
+    """The model of ``spec`` in evaluation mode and its .nemo file. Raises VoxmillError where it cannot be had."""
+    checkpoint = resolve(spec)
+    with _quiet():
+        from nemo.collections.asr.models import ASRModel, EncDecCTCModel, EncDecRNNTModel
+        from nemo.utils import logging
+
+        logging.setLevel(logging.ERROR)
+        try:
+            path = Path(checkpoint.path or ASRModel.from_pretrained(checkpoint.model, return_model_file=True))
+            model = ASRModel.restore_from(str(path), map_location=device)
+        except Exception as error:
+            reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+            raise VoxmillError(
+                f"the checkpoint cannot be loaded ({reason})", spec, "It must be a .nemo of a speech recognition model."
+            ) from error
+    kind = type(model).__name__
+    if not isinstance(model, EncDecCTCModel | EncDecRNNTModel) or "Prompt" in kind or "MultiTalker" in kind:
+        raise VoxmillError(f"the checkpoint is a {kind}", spec, "Choose a CTC, RNN-T, TDT or hybrid model.")
+    return model.to(device).eval(), path
+
+
+def _set_decoding(model: Any, words: bool) -> None:
+    """Decode whole batches at once; with ``words``, keep word times and confidences."""
+    from omegaconf import OmegaConf, open_dict
+
+    hybrid = hasattr(model, "ctc_decoding") and model.cur_decoder == "ctc"
+    decoding = OmegaConf.create(OmegaConf.to_container(model.cfg.aux_ctc.decoding if hybrid else model.cfg.decoding))
+    if decoding.get("strategy", "greedy") != "greedy" and not words:
+        return
+    with open_dict(decoding):
+        if decoding.get("strategy", "greedy") == "greedy":
+            decoding.strategy = "greedy_batch"
+        if words:
+            decoding.compute_timestamps = True
+            decoding.confidence_cfg = {"preserve_word_confidence": True, **(decoding.get("confidence_cfg") or {})}
+            decoding.confidence_cfg.preserve_word_confidence = True
+    kind = {"decoder_type": model.cur_decoder} if hasattr(model, "cur_decoder") else {}
+    model.change_decoding_strategy(decoding, verbose=False, **kind)
+
+
+class ConformerTranscriber:
+    """The :class:`~workers.engines.base.Transcriber` of ``conformer:NAME`` and ``conformer:PATH.nemo``.
+
+    The model knows its own languages, so ``languages`` of the clips change nothing. A .nemo archive is restored by
+    NeMo, which makes the classes that its configuration names (NeMo's own only) and unpickles tokenizers: it is loaded
+    from nowhere but the path or name that the run's configuration gives.
+    """
+
+    def __init__(self, spec: str, device: str, settings: AsrSettings) -> None:
+        self.spec, self.settings = spec, settings
+        self.device = torch.device(device)
+        self.model, path = _load(spec, self.device)
+        self.digest = file_digest(path)
+        featurizer = self.model.preprocessor.featurizer
+        featurizer.dither, featurizer.pad_to = 0.0, 0
+        self.sample_rate = int(self.model.preprocessor._sample_rate)
+        with _quiet():
+            from nemo.collections.asr.parts.mixins.transcription import TranscribeConfig
+
+            words = settings.word_timestamps
+            _set_decoding(self.model, words)
+            self.config = TranscribeConfig(return_hypotheses=words, timestamps=words or None)
+        self.capacity = Capacity(_BATCH_S_ON_CUDA if self.device.type == "cuda" else _BATCH_S_ON_CPU)
+
+    def transcribe(self, clips: Sequence[np.ndarray], languages: Sequence[str | None]) -> list[Transcription | Failure]:
+        """Transcribe ``clips`` at ``sample_rate``.
+
+        CTC models give ``avg_logprob``: the mean log-probability of the frames that emit a letter or piece; it is None
+        where nothing was heard, and for transducers.
+        """
+        answers: list[Transcription | Failure] = [
+            Failure(Reason.NON_FINITE, "the samples are not all finite numbers") for _ in clips
+        ]
+        good = [index for index, clip in enumerate(clips) if np.isfinite(clip).all()]
+        lengths = [max(len(clips[index]) / self.sample_rate, MIN_S) for index in good]
+        with torch.inference_mode():
+            results = run_batches(
+                lengths, self.capacity, lambda batch: self._batch([clips[good[i]] for i in batch]), self._release
+            )
+        for index, result in zip(good, results, strict=True):
+            answers[index] = result
+        return answers
+
+    def _release(self) -> None:
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+
+    def _collate(self, clips: Sequence[np.ndarray]) -> tuple[torch.Tensor, torch.Tensor, list[int]]:
+        """Signals (batch, samples) and lengths on the device, and the silence put before each clip, in samples."""
+        least = int(MIN_S * self.sample_rate)
+        before = [max(0, least - len(clip)) // 2 for clip in clips]
+        lengths = torch.tensor([max(least, len(clip)) for clip in clips])
+        signals = torch.zeros(len(clips), int(lengths.max()))
+        for row, clip, start in zip(signals, clips, before, strict=True):
+            row[start : start + len(clip)] = torch.from_numpy(np.ascontiguousarray(clip, dtype=np.float32))
+        return signals.to(self.device), lengths.to(self.device), before
+
+    def _batch(self, clips: Sequence[np.ndarray]) -> list[Transcription]:
+        signals, lengths, before = self._collate(clips)
+        outputs = self.model._transcribe_forward((signals, lengths), self.config)
+        logprobs = _mean_logprobs(outputs)
+        hypotheses = self.model._transcribe_output_processing(outputs, self.config)
+        return [
+            Transcription(
+                text=hypothesis.text,
+                words=self._words(hypothesis, start, len(clip)) if self.config.timestamps else (),
+                avg_logprob=logprob,
+            )
+            for hypothesis, clip, start, logprob in zip(
+                hypotheses, clips, before, logprobs or [None] * len(clips), strict=True
+            )
+        ]
+
+    def _words(self, hypothesis: Any, before: int, samples: int) -> tuple[Word, ...]:
+        """Words on the clip's own clock: without the silence put before it, and inside the clip."""
+        offset, end = before / self.sample_rate, samples / self.sample_rate
+        words = hypothesis.timestamp["word"]
+        confidences = [None if value is None else float(value) for value in hypothesis.word_confidence or []]
+        if len(confidences) != len(words):
+            confidences = [None] * len(words)
+        return tuple(
+            Word(
+                word["word"],
+                min(max(0.0, float(word["start"]) - offset), end),
+                min(max(0.0, float(word["end"]) - offset), end),
+                confidence,
+            )
+            for word, confidence in zip(words, confidences, strict=True)
+        )
+
+
+def _mean_logprobs(outputs: dict[str, torch.Tensor]) -> list[float | None]:
+    """Mean log-probability over emitting frames, per row; an empty list for transducers. NeMo's blank comes last."""
+    if "logits" not in outputs:
+        return []
+    logprobs = outputs["logits"]  # (batch, frames, labels + blank), log-softmax
+    lengths = outputs["logits_len"] if "logits_len" in outputs else outputs["encoded_len"]
+    best, labels = logprobs.max(dim=-1)
+    frames = torch.arange(labels.shape[1], device=labels.device)
+    emits = (labels != logprobs.shape[-1] - 1) & (frames < lengths[:, None])
+    sums, counts = (best * emits).sum(dim=1).tolist(), emits.sum(dim=1).tolist()
+    return [total / count if count else None for total, count in zip(sums, counts, strict=True)]

@@ -1,0 +1,68 @@
+"""Which module and class serves a family. The library behind it is imported only when an engine is loaded."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib import import_module
+from importlib.util import find_spec
+from typing import Any
+
+from schemas.config import AsrSettings
+from schemas.errors import VoxmillError
+from schemas.spec import EngineSpec
+from workers.engines.base import Synthesizer, Transcriber
+
+
+@dataclass(frozen=True)
+class Family:
+    """``target`` is module:Class, ``library`` the import that must be there, ``extra`` what installs it.
+
+    Transcribers are made of (spec, device, settings), synthesizers of (model, device), or (model) without ``device``.
+    """
+
+    target: str
+    library: str
+    extra: str = ""
+    device: bool = True
+
+
+TRANSCRIBERS = {
+    "whisper": Family("workers.engines.whisper:WhisperTranscriber", "whisper"),
+    "conformer": Family("workers.engines.conformer:ConformerTranscriber", "nemo"),
+}
+SYNTHESIZERS = {
+    "espeak": Family("workers.engines.espeak:EspeakSynthesizer", "espeakng_loader", device=False),
+}
+
+
+def _class_of(spec: str, families: dict[str, Family]) -> Any:
+    name = EngineSpec.parse(spec).family
+    family = families.get(name)
+    if family is None:
+        raise VoxmillError(f"family {name!r} is not in this version", spec, f"There are {', '.join(families)}.")
+    if find_spec(family.library) is None:
+        package = f"voxmill[{family.extra}]" if family.extra else "voxmill"
+        raise VoxmillError(f"the library {family.library!r} is not installed", spec, f"Run: pip install '{package}'")
+    module, _, attribute = family.target.partition(":")
+    return getattr(import_module(module), attribute)
+
+
+def load_transcriber(spec: str, device: str, settings: AsrSettings) -> Transcriber:
+    """Load ``spec`` onto ``device`` (``cpu``, ``cuda`` or ``cuda:N``).
+
+    Raises VoxmillError for a family that is not there, a library that is not installed, a checkpoint that cannot be
+    found, had or read, and ValueError for a malformed spec.
+    """
+    engine: Transcriber = _class_of(spec, TRANSCRIBERS)(spec, device, settings)
+    return engine
+
+
+def load_synthesizer(spec: str, device: str) -> Synthesizer:
+    """Load the voice ``spec``; raises as :func:`load_transcriber` does."""
+    make = _class_of(spec, SYNTHESIZERS)
+    family, _, model = spec.partition(":")
+    try:
+        engine: Synthesizer = make(model, device) if SYNTHESIZERS[family].device else make(model)
+    except (ValueError, RuntimeError) as error:
+        raise VoxmillError(" ".join(str(error).split()), spec, "Choose another voice.") from error
+    return engine

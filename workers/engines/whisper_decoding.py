@@ -1,0 +1,177 @@
+"""openai-whisper's own decoding of a batch of windows, with a language and a random seed of its own for every row.
+
+The library decodes a batch in lockstep but knows one language per batch, one random state per process, and loops in
+Python over the rows for the timestamp rules. The classes here replace these pieces and nothing else: filters, masked
+tokens, stopping and scoring stay the library's (``whisper.decoding`` of 20250625).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from whisper.decoding import (
+    ApplyTimestampRules,
+    DecodingOptions,
+    DecodingResult,
+    DecodingTask,
+    GreedyDecoder,
+    LogitFilter,
+)
+from whisper.model import Whisper
+
+
+class TimestampRules(LogitFilter):
+    """``ApplyTimestampRules`` for all rows at once: the same masks without a Python loop over the batch."""
+
+    def __init__(self, rules: ApplyTimestampRules) -> None:
+        self.sample_begin = rules.sample_begin
+        self.eot = rules.tokenizer.eot
+        self.begin = rules.tokenizer.timestamp_begin
+        self.no_timestamps = rules.tokenizer.no_timestamps
+        self.last_initial = rules.max_initial_timestamp_index
+
+    def apply(self, logits: Tensor, tokens: Tensor) -> None:
+        """Mask ``logits`` (batch, vocabulary) in place, given all ``tokens`` so far (batch, length)."""
+        begin = self.begin
+        if self.no_timestamps is not None:
+            logits[:, self.no_timestamps] = -np.inf
+        sampled = tokens[:, self.sample_begin :]
+        if sampled.shape[1] == 0:
+            logits[:, :begin] = -np.inf  # the first token is a timestamp
+            if self.last_initial is not None:
+                logits[:, begin + self.last_initial + 1 :] = -np.inf
+        else:
+            stamps = sampled >= begin
+            last = stamps[:, -1]
+            pair = stamps[:, -2] if sampled.shape[1] > 1 else torch.ones_like(last)
+            # after a pair (or the first timestamp) text must follow; after a single one, a timestamp or the end
+            logits[:, begin:].masked_fill_((last & pair)[:, None], -np.inf)
+            logits[:, : self.eot].masked_fill_((last & ~pair)[:, None], -np.inf)
+            # timestamps never decrease, and a segment has a length: rows without any keep the whole range
+            latest = torch.where(stamps, sampled, begin - 1).amax(dim=1)
+            first_allowed = torch.where((last & ~pair) | (latest < begin), latest, latest + 1)
+            codes = torch.arange(begin, logits.shape[1], device=logits.device)
+            logits[:, begin:].masked_fill_(codes < first_allowed[:, None], -np.inf)
+        # where a timestamp of any kind is more probable than every text token, it must be one
+        logprobs = F.log_softmax(logits.float(), dim=-1)
+        stamped = logprobs[:, begin:].logsumexp(dim=-1) > logprobs[:, :begin].amax(dim=-1)
+        logits[:, :begin].masked_fill_(stamped[:, None], -np.inf)
+
+
+class SeededSampler(GreedyDecoder):
+    """Sampling whose draws belong to the row: one stream of uniform numbers per row, inverted through its own CDF."""
+
+    def __init__(self, temperature: float, eot: int, uniforms: Tensor) -> None:
+        super().__init__(temperature, eot)
+        self.uniforms = uniforms  # (batch, steps), float64
+        self.step = 0
+
+    def reset(self) -> None:
+        self.step = 0
+
+    def keep(self, rows: Tensor) -> None:
+        """Go on with these rows of the batch only."""
+        self.uniforms = self.uniforms[rows]
+
+    def update(self, tokens: Tensor, logits: Tensor, sum_logprobs: Tensor) -> tuple[Tensor, bool]:
+        cumulative = (logits.float() / self.temperature).softmax(dim=-1).double().cumsum(dim=-1)
+        draws = self.uniforms[:, self.step, None] * cumulative[:, -1:]
+        chosen = torch.searchsorted(cumulative, draws, right=True).clamp_max_(logits.shape[-1] - 1)[:, 0]
+        self.step += 1
+        logprobs = F.log_softmax(logits.float(), dim=-1)
+        ended = tokens[:, -1] == self.eot
+        sum_logprobs += logprobs.gather(1, chosen[:, None])[:, 0] * ~ended
+        chosen = torch.where(ended, self.eot, chosen)
+        return torch.cat([tokens, chosen[:, None]], dim=-1), bool((chosen == self.eot).all())
+
+
+class BatchDecodingTask(DecodingTask):
+    """One pass over a batch of encoded windows, all at the temperature of ``options``.
+
+    ``languages`` holds one code per row; ``uniforms`` (batch, steps) feeds the sampling of temperatures above 0.
+    """
+
+    def __init__(
+        self, model: Whisper, options: DecodingOptions, languages: Sequence[str], uniforms: Tensor | None
+    ) -> None:
+        super().__init__(model, options)
+        self.languages = list(languages)
+        if uniforms is not None:
+            self.decoder = SeededSampler(options.temperature, self.tokenizer.eot, uniforms)
+        self.logit_filters: list[LogitFilter] = [
+            TimestampRules(rule) if isinstance(rule, ApplyTimestampRules) else rule for rule in self.logit_filters
+        ]
+
+    def _detect_language(self, audio_features: Tensor, tokens: Tensor) -> tuple[list[str], None]:
+        """Write every row's own language token; English-only models have none."""
+        if self.model.is_multilingual:
+            codes = [self.tokenizer.to_language_token(language) for language in self.languages]
+            tokens[:, self.sot_index + 1] = torch.tensor(codes)
+        return self.languages, None
+
+    def _main_loop(self, audio_features: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor, Any]:
+        """The library's loop; once half of the rows have ended, the others go on alone."""
+        if self.options.beam_size is not None:
+            return super()._main_loop(audio_features, tokens)
+        batch, device, eot = tokens.shape[0], tokens.device, self.tokenizer.eot
+        all_tokens = torch.full((batch, self.sample_begin + self.sample_len + 1), eot, device=device)
+        all_sums = torch.zeros(batch, device=device)
+        rows = torch.arange(batch, device=device)
+        sums = torch.zeros(batch, device=device)
+        no_speech: list[float] = [np.nan] * batch
+        try:
+            for step in range(self.sample_len):
+                logits = self.inference.logits(tokens, audio_features)
+                if step == 0 and self.tokenizer.no_speech is not None:
+                    first = logits[:, self.sot_index].float().softmax(dim=-1)
+                    no_speech = first[:, self.tokenizer.no_speech].tolist()
+                logits = logits[:, -1]
+                for rule in self.logit_filters:
+                    rule.apply(logits, tokens)
+                tokens, completed = self.decoder.update(tokens, logits, sums)
+                if completed or tokens.shape[-1] > self.n_ctx:
+                    break
+                alive = (tokens[:, -1] != eot).nonzero()[:, 0]
+                if 2 * len(alive) <= len(rows):
+                    all_tokens[rows, : tokens.shape[1]], all_sums[rows] = tokens, sums
+                    rows, tokens, sums = rows[alive], tokens[alive], sums[alive]
+                    self._keep(alive)
+            all_tokens[rows, : tokens.shape[1]], all_sums[rows] = tokens, sums
+        finally:
+            self.inference.cleanup_caching()
+        return all_tokens, all_sums, no_speech
+
+    def _keep(self, rows: Tensor) -> None:
+        """Shrink the key/value cache and the sampler to ``rows``; the hooks go on with the same dictionary."""
+        cache = self.inference.kv_cache
+        for module in cache:
+            cache[module] = cache[module][rows]
+        if isinstance(self.decoder, SeededSampler):
+            self.decoder.keep(rows)
+
+
+def decode_batch(
+    model: Whisper, features: Tensor, options: DecodingOptions, languages: Sequence[str], seeds: Sequence[int]
+) -> list[DecodingResult]:
+    """Decode ``features``, encoded windows of shape (batch, n_audio_ctx, n_audio_state), one result per row.
+
+    ``seeds`` fix the draws of temperatures above 0, row by row. Beam search goes row by row: the library's own beams
+    hold one window at a time.
+    """
+    if options.beam_size is not None:
+        return [
+            BatchDecodingTask(model, options, [language], None).run(row[None])[0]
+            for row, language in zip(features, languages, strict=True)
+        ]
+    uniforms = None
+    if options.temperature > 0:
+        steps = options.sample_len or model.dims.n_text_ctx // 2
+        draws = np.stack([np.random.default_rng(seed).random(steps) for seed in seeds])
+        uniforms = torch.from_numpy(draws).to(features.device)
+    results: list[DecodingResult] = BatchDecodingTask(model, options, languages, uniforms).run(features)
+    return results
