@@ -151,11 +151,13 @@ class Truth:
 
 
 def _read_tar(studio: Studio, count: int, truth: Truth) -> bytes:
-    """LibriSpeech: ``speaker/chapter/speaker-chapter-number.flac`` and one ``.trans.txt`` per chapter, in capitals."""
+    """LibriSpeech: ``speaker/chapter/speaker-chapter-number.flac`` with numbers for speakers, whom SPEAKERS.TXT names;
+    one ``.trans.txt`` per chapter, in capitals."""
     chapters: dict[str, dict[str, bytes]] = {}
+    numbers = {speaker.name: 11 + index for index, speaker in enumerate(SPEAKERS)}
     for number in range(count):
         recording = studio.record(16_000)
-        chapter = f"{recording.speaker}-{100 + number // len(SPEAKERS) // 8}"
+        chapter = f"{numbers[recording.speaker]}-{100 + number // len(SPEAKERS) // 8}"
         name = f"{chapter}-{number:04d}"
         folder = chapter.replace("-", "/")
         member = f"{folder}/{name}.flac"
@@ -163,13 +165,13 @@ def _read_tar(studio: Studio, count: int, truth: Truth) -> bytes:
         files[member] = recording.encode("FLAC")
         truth.add("read.tar", member, recording)
         files[""] = files.get("", b"") + f"{name} {recording.text.upper()}\n".encode()
-    members: dict[str, bytes] = {}
+    readers = "".join(f"{number} | - | demo | 1.0 | {name}\n" for name, number in numbers.items())
+    members = {"SPEAKERS.TXT": f";ID | SEX | SUBSET | MINUTES | NAME\n{readers}".encode()}
     for transcript in sorted(chapters):
         files = chapters[transcript]
         lines = files.pop("")
         members |= {**files, transcript: lines}
-    first = next(iter(members))
-    members[f"{Path(first).parent}/cover.png"] = b"\x89PNG\r\n\x1a\n" + bytes(24)
+    members["cover.png"] = b"\x89PNG\r\n\x1a\n" + bytes(24)
     return tar_bytes(members)
 
 
