@@ -1,0 +1,1 @@
+"""How far a transcript can be trusted: normalising, scoring, intervals, slices and flags."""

@@ -1,0 +1,56 @@
+"""One text, one language -> the text as it is scored. Whisper's normalisers, chosen by language."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache, lru_cache
+
+from workers.quality.whisper_text import BasicNormalizer, EnglishNormalizer
+
+UNSPACED_LANGUAGES = frozenset({"zh", "cmn", "yue", "wuu", "nan", "hak", "ja", "th", "lo", "my", "km", "bo", "dz"})
+"""Languages written without spaces between words: their tokens are characters, so that WER *is* CER there.
+
+Chinese, Japanese, Thai, Lao and Burmese as in the Whisper paper (appendix C), and others of the same scripts or habit.
+"""
+
+
+def primary_language(language: str | None) -> str:
+    """The primary subtag of a BCP-47 tag, in lower case; empty where there is none.
+
+    >>> primary_language("en-US"), primary_language("zh_Hant"), primary_language(None)
+    ('en', 'zh', '')
+    """
+    return (language or "").replace("_", "-").partition("-")[0].strip().lower()
+
+
+def is_unspaced(language: str | None) -> bool:
+    """Whether ``language`` is judged by characters."""
+    return primary_language(language) in UNSPACED_LANGUAGES
+
+
+@cache
+def _normalizer(kind: str) -> Callable[[str], str]:
+    if kind == "english":
+        return EnglishNormalizer()
+    return BasicNormalizer(split_letters=kind == "characters")
+
+
+@lru_cache(maxsize=65_536)
+def _normalize(text: str, kind: str) -> str:
+    return " ".join(_normalizer(kind)(text).split())
+
+
+def normalize(text: str, language: str | None) -> str:
+    """``text`` as it is scored: tokens with single spaces between them, nothing around.
+
+    English rules for ``en*``, Whisper's basic ones elsewhere and where the language is unknown; in languages written
+    without word spaces every token is one character (grapheme cluster).
+
+    >>> normalize("Mr. Smith's colour,  twenty-one!", "en-GB")
+    "mister smith is color 21"
+    >>> normalize("今日は。", "ja")
+    '今 日 は'
+    """
+    primary = primary_language(language)
+    kind = "english" if primary in ("en", "eng") else "characters" if primary in UNSPACED_LANGUAGES else "basic"
+    return _normalize(text, kind)
