@@ -9,8 +9,10 @@ from __future__ import annotations
 import contextlib
 import io
 import logging as python_logging
+import math
 import warnings
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -65,12 +67,18 @@ def _load(spec: str, device: torch.device) -> tuple[Any, Path]:
     return model.to(device).eval(), path
 
 
+def _is_ctc(model: Any) -> bool:
+    return bool(getattr(model, "cur_decoder", "ctc" if not hasattr(model, "joint") else "rnnt") == "ctc")
+
+
 def _set_decoding(model: Any, words: bool) -> None:
     """Decode whole batches at once; with ``words``, keep word times and confidences."""
     from omegaconf import OmegaConf, open_dict
 
-    hybrid = hasattr(model, "ctc_decoding") and model.cur_decoder == "ctc"
-    decoding = OmegaConf.create(OmegaConf.to_container(model.cfg.aux_ctc.decoding if hybrid else model.cfg.decoding))
+    hybrid = hasattr(model, "ctc_decoding") and _is_ctc(model)
+    decoding: Any = OmegaConf.create(
+        OmegaConf.to_container(model.cfg.aux_ctc.decoding if hybrid else model.cfg.decoding)
+    )
     if decoding.get("strategy", "greedy") != "greedy" and not words:
         return
     with open_dict(decoding):
@@ -78,8 +86,8 @@ def _set_decoding(model: Any, words: bool) -> None:
             decoding.strategy = "greedy_batch"
         if words:
             decoding.compute_timestamps = True
-            decoding.confidence_cfg = {"preserve_word_confidence": True, **(decoding.get("confidence_cfg") or {})}
-            decoding.confidence_cfg.preserve_word_confidence = True
+            if not _is_ctc(model):  # NeMo 3.0 fails to aggregate those of character CTC; _Path gives them for all CTC
+                decoding.confidence_cfg = {**(decoding.get("confidence_cfg") or {}), "preserve_word_confidence": True}
     kind = {"decoder_type": model.cur_decoder} if hasattr(model, "cur_decoder") else {}
     model.change_decoding_strategy(decoding, verbose=False, **kind)
 
@@ -136,53 +144,62 @@ class ConformerTranscriber:
         least = int(MIN_S * self.sample_rate)
         before = [max(0, least - len(clip)) // 2 for clip in clips]
         lengths = torch.tensor([max(least, len(clip)) for clip in clips])
-        signals = torch.zeros(len(clips), int(lengths.max()))
+        signals = np.zeros((len(clips), int(lengths.max())), np.float32)
         for row, clip, start in zip(signals, clips, before, strict=True):
-            row[start : start + len(clip)] = torch.from_numpy(np.ascontiguousarray(clip, dtype=np.float32))
-        return signals.to(self.device), lengths.to(self.device), before
+            row[start : start + len(clip)] = clip
+        return torch.from_numpy(signals).to(self.device), lengths.to(self.device), before
 
     def _batch(self, clips: Sequence[np.ndarray]) -> list[Transcription]:
         signals, lengths, before = self._collate(clips)
         outputs = self.model._transcribe_forward((signals, lengths), self.config)
-        logprobs = _mean_logprobs(outputs)
+        paths = _paths(outputs) or [None] * len(clips)
         hypotheses = self.model._transcribe_output_processing(outputs, self.config)
         return [
             Transcription(
                 text=hypothesis.text,
-                words=self._words(hypothesis, start, len(clip)) if self.config.timestamps else (),
-                avg_logprob=logprob,
+                words=self._words(hypothesis, path, start, len(clip)) if self.config.timestamps else (),
+                avg_logprob=path.logprob() if path else None,
             )
-            for hypothesis, clip, start, logprob in zip(
-                hypotheses, clips, before, logprobs or [None] * len(clips), strict=True
-            )
+            for hypothesis, path, clip, start in zip(hypotheses, paths, clips, before, strict=True)
         ]
 
-    def _words(self, hypothesis: Any, before: int, samples: int) -> tuple[Word, ...]:
+    def _words(self, hypothesis: Any, path: _Path | None, before: int, samples: int) -> tuple[Word, ...]:
         """Words on the clip's own clock: without the silence put before it, and inside the clip."""
         offset, end = before / self.sample_rate, samples / self.sample_rate
         words = hypothesis.timestamp["word"]
-        confidences = [None if value is None else float(value) for value in hypothesis.word_confidence or []]
-        if len(confidences) != len(words):
-            confidences = [None] * len(words)
-        return tuple(
-            Word(
-                word["word"],
-                min(max(0.0, float(word["start"]) - offset), end),
-                min(max(0.0, float(word["end"]) - offset), end),
-                confidence,
-            )
-            for word, confidence in zip(words, confidences, strict=True)
-        )
+        told = hypothesis.word_confidence or []
+        found = []
+        for index, word in enumerate(words):
+            if path is not None:
+                logprob = path.logprob(int(word["start_offset"]), int(word["end_offset"]))
+                probability = None if logprob is None else math.exp(logprob)
+            else:
+                probability = float(told[index]) if len(told) == len(words) else None
+            start, stop = (min(max(0.0, float(word[key]) - offset), end) for key in ("start", "end"))
+            found.append(Word(word["word"], start, stop, probability))
+        return tuple(found)
 
 
-def _mean_logprobs(outputs: dict[str, torch.Tensor]) -> list[float | None]:
-    """Mean log-probability over emitting frames, per row; an empty list for transducers. NeMo's blank comes last."""
+@dataclass(frozen=True)
+class _Path:
+    """The best CTC path of one clip: log-probability of every frame's best label, and whether it emits (no blank)."""
+
+    best: np.ndarray
+    emits: np.ndarray
+
+    def logprob(self, start: int = 0, end: int | None = None) -> float | None:
+        """Mean over the emitting frames of ``start:end``; None where there are none."""
+        chosen = self.best[start:end][self.emits[start:end]]
+        return float(chosen.mean()) if len(chosen) else None
+
+
+def _paths(outputs: dict[str, torch.Tensor]) -> list[_Path | None]:
+    """Best paths of a CTC model's batch; an empty list for transducers. NeMo's blank is the last label."""
     if "logits" not in outputs:
         return []
     logprobs = outputs["logits"]  # (batch, frames, labels + blank), log-softmax
-    lengths = outputs["logits_len"] if "logits_len" in outputs else outputs["encoded_len"]
-    best, labels = logprobs.max(dim=-1)
-    frames = torch.arange(labels.shape[1], device=labels.device)
-    emits = (labels != logprobs.shape[-1] - 1) & (frames < lengths[:, None])
-    sums, counts = (best * emits).sum(dim=1).tolist(), emits.sum(dim=1).tolist()
-    return [total / count if count else None for total, count in zip(sums, counts, strict=True)]
+    lengths = (outputs["logits_len"] if "logits_len" in outputs else outputs["encoded_len"]).tolist()
+    values, labels = logprobs.max(dim=-1)
+    emits = (labels != logprobs.shape[-1] - 1).cpu().numpy()
+    best = values.float().cpu().numpy()
+    return [_Path(row[:n], mask[:n]) for row, mask, n in zip(best, emits, lengths, strict=True)]

@@ -178,10 +178,10 @@ class WhisperTranscriber:
 
         def process(batch: list[_Recording]) -> list[tuple[torch.Tensor, float]]:
             longest = max(len(item.clip) for item in batch)
-            audio = torch.zeros(len(batch), longest + N_FFT)
-            for row, item in zip(audio, batch, strict=True):
-                row[: len(item.clip)] = torch.from_numpy(np.ascontiguousarray(item.clip, dtype=np.float32))
-            audio = audio.to(self.device)
+            samples = np.zeros((len(batch), longest + N_FFT), np.float32)
+            for row, item in zip(samples, batch, strict=True):
+                row[: len(item.clip)] = item.clip
+            audio = torch.from_numpy(samples).to(self.device)
             window = torch.hann_window(N_FFT, device=self.device)
             power = torch.stft(audio, N_FFT, HOP_LENGTH, window=window, return_complex=True)[..., :-1].abs() ** 2
             mel = mel_filters(self.device, self.model.dims.n_mels) @ power
