@@ -1,0 +1,27 @@
+"""The README says what is: the reference is the settings', every reason, table and family is named."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from infra.reference import replace_in
+from schemas.reasons import Reason
+from schemas.tables import TABLES
+from workers.engines.registry import SYNTHESIZERS, TRANSCRIBERS
+
+README = Path(__file__).resolve().parents[2] / "README.md"
+
+
+def test_reference_is_up_to_date() -> None:
+    text = README.read_text(encoding="utf-8")
+    assert replace_in(text) == text, "run: python -m infra.reference README.md"
+    with pytest.raises(ValueError, match="lacks the markers"):
+        replace_in("nothing here")
+
+
+def test_every_name_of_the_contract_is_told() -> None:
+    text = README.read_text(encoding="utf-8")
+    names = [*Reason, *TABLES, *TRANSCRIBERS, *SYNTHESIZERS]
+    assert [name for name in names if f"`{name}`" not in text] == []
