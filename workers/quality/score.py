@@ -11,6 +11,7 @@ import jiwer
 from rapidfuzz.distance import Levenshtein
 
 from schemas.records import ErrorCounts
+from workers.quality.align import align
 from workers.quality.normalize import is_unspaced, normalize
 from workers.quality.whisper_text import normalizer_version
 
@@ -101,22 +102,9 @@ def score_many(
     return scores
 
 
-class _Tokens(jiwer.AbstractTransform):
-    """Normalised texts to lists of tokens; jiwer's own transform does more, for texts that are not normalised yet."""
-
-    def process_array(self, inp: list[str]) -> list[list[str]]:
-        return [text.split() for text in inp]
-
-
-_TOKENS = _Tokens()
-
-
 def _align(pairs: Sequence[tuple[str, str, bool]]) -> Iterator[Score]:
     different = [pair for pair in pairs if pair[0] != pair[1]]
-    aligned: Iterator[list[jiwer.AlignmentChunk]] = iter(())
-    if different:
-        references, hypotheses = [pair[0] for pair in different], [pair[1] for pair in different]
-        aligned = iter(jiwer.process_words(references, hypotheses, _TOKENS, _TOKENS).alignments)
+    aligned = iter(align([pair[0] for pair in different], [pair[1] for pair in different]))
     for reference, hypothesis, unspaced in pairs:
         if reference == hypothesis:
             hits, subs, dels, ins = len(reference.split()), 0, 0, 0

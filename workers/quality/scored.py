@@ -15,8 +15,8 @@ UTTERANCE_COLUMNS = (
     "transcript_engine", "transcript_input",
 )  # fmt: skip
 TRANSCRIPT_COLUMNS = (
-    "utterance_id", "engine", "input", "normalized_text", "normalized_reference", "hits", "substitutions", "deletions",
-    "insertions", "wer", "reference_chars", "char_errors",
+    "utterance_id", "engine", "input", "hits", "substitutions", "deletions", "insertions", "wer", "reference_chars",
+    "char_errors",
 )  # fmt: skip
 COUNTS = ("hits", "substitutions", "deletions", "insertions", "reference_chars", "char_errors")
 
@@ -88,9 +88,10 @@ def _floats(column: pa.ChunkedArray) -> np.ndarray:
 def scored(utterances: pa.Table, transcripts: pa.Table) -> Scored:
     """Join the two tables (:data:`UTTERANCE_COLUMNS`, :data:`TRANSCRIPT_COLUMNS`; others are ignored).
 
-    Transcripts without a reference, and those whose utterance is not in ``utterances``, have no score and are left out.
+    Transcripts without a reference (their counts are null), and those whose utterance is not in ``utterances``, have
+    no score and are left out.
     """
-    transcripts = transcripts.select(TRANSCRIPT_COLUMNS).filter(pc.is_valid(pc.field("normalized_reference")))
+    transcripts = transcripts.select(TRANSCRIPT_COLUMNS).filter(pc.is_valid(pc.field("hits")))
     row = pc.index_in(transcripts["utterance_id"], value_set=utterances["utterance_id"].combine_chunks())
     transcripts, row = transcripts.filter(pc.is_valid(row)), row.drop_null()
     utterance = row.to_numpy().astype(np.int64)
@@ -121,8 +122,8 @@ def scored(utterances: pa.Table, transcripts: pa.Table) -> Scored:
         input=coded(transcripts["input"]),
         utterance=utterance,
         chosen=pc.fill_null(chosen, False).to_numpy(),
-        empty_hypothesis=pc.fill_null(pc.equal(transcripts["normalized_text"], ""), True).to_numpy(),
-        empty_reference=pc.equal(transcripts["normalized_reference"], "").to_numpy(),
+        empty_hypothesis=counts[:, [0, 1, 3]].sum(axis=1) == 0,  # every word heard is a hit, another word or too many
+        empty_reference=counts[:, :3].sum(axis=1) == 0,
         duration_s=duration[utterance],
         speaker=np.where(known, slices["speaker"].codes, -1),
         recording=recording.codes[utterance],
