@@ -90,6 +90,11 @@ class AsrSettings(Settings):
     )
     chosen_input: Literal["raw", "denoised"] = Field("raw", description="audio the chosen transcript is heard from")
     beam_size: int | None = Field(None, ge=1, le=16, description="beam for autoregressive engines; greedy when unset")
+    normalizer: Literal["whisper", "basic"] = Field(
+        "whisper",
+        description="how texts are made alike before scoring. whisper: its English rules for English (spellings; "
+        "numbers: one two becomes 12), its basic ones elsewhere. basic: case and punctuation only, in every language",
+    )
     word_timestamps: bool = Field(False, description="word times and probabilities in transcripts")
 
 

@@ -10,10 +10,13 @@ import soundfile
 
 from schemas.config import Recipe
 from schemas.records import Reject
+from workers.quality.normalize import scoring_language
 from workers.quality.score import score
 from workers.work import Regeneration, Utterance, Work
 
 Row = dict[str, Any]
+
+_WHOLE_S = 0.1  # rounding of resampled lengths; a piece is shorter than its recording by far more
 
 
 def rows_of(work: Work, recipe: Recipe) -> dict[str, list[Row]]:
@@ -57,11 +60,19 @@ def _utterance(utterance: Utterance, work: Work, recipe: Recipe) -> Row:
         "language": utterance.member.language or recipe.asr.language or (chosen.language if chosen else None),
         "speaker": utterance.member.speaker,
         "reference": utterance.member.text,
+        "reference_scope": "utterance" if _is_whole(utterance) else "recording",
         "transcript": chosen.text if chosen else None,
         "transcript_engine": engine if chosen else None,
         "transcript_input": heard if chosen else None,
         **utterance.levels,
     }
+
+
+def _is_whole(utterance: Utterance) -> bool:
+    """Whether the utterance is all of its recording, rather than a piece that was cut at pauses."""
+    start = utterance.member.clip_start_s or 0.0
+    length = utterance.member.clip_duration_s or utterance.recording.duration_s - start
+    return utterance.end_s - utterance.start_s >= length - _WHOLE_S
 
 
 def _transcripts(utterance: Utterance, work: Work) -> list[Row]:
@@ -93,7 +104,7 @@ def _transcripts(utterance: Utterance, work: Work) -> list[Row]:
 
 def _regenerated(one: Regeneration, utterance_id: str, recipe: Recipe) -> Row:
     heard = one.round_trip
-    trip = score(one.text, heard.text, heard.language) if heard else None
+    trip = score(one.text, heard.text, scoring_language(heard.language, recipe.asr.normalizer)) if heard else None
     samples, rate = one.synthesis.samples, one.synthesis.sample_rate
     return {
         **_audio(samples, rate, f"{utterance_id}.{one.voice}"),

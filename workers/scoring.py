@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from schemas.config import Recipe
 from workers.quality.flags import Evidence, flags
-from workers.quality.normalize import normalize
+from workers.quality.normalize import normalize, scoring_language
+from workers.quality.pieces import score_pieces
 from workers.quality.score import Score, score_many
 
 Row = dict[str, Any]
@@ -19,9 +21,10 @@ def score_rows(utterances: list[Row], transcripts: list[Row], recipe: Recipe) ->
     transcript, the agreement of the first two engines on raw audio, and its flags.
     """
     owners = {row["utterance_id"]: row for row in utterances}
-    _score_transcripts(transcripts, owners)
+    languages = {key: scoring_language(row["language"], recipe.asr.normalizer) for key, row in owners.items()}
+    _score_transcripts(transcripts, owners, languages)
     heard = {(row["utterance_id"], row["engine"], row["input"]): row for row in transcripts}
-    _agreement(utterances, heard, recipe.asr.transcribers)
+    _agreement(utterances, heard, recipe.asr.transcribers, languages)
     for row in utterances:
         chosen = heard.get((row["utterance_id"], row["transcript_engine"], row["transcript_input"]), {})
         row["wer"], row["cer"] = chosen.get("wer"), chosen.get("cer")
@@ -50,17 +53,36 @@ def _evidence(utterance: Row, chosen: Row, second: Row) -> Evidence:
     )
 
 
-def _score_transcripts(transcripts: list[Row], owners: dict[str, Row]) -> None:
-    scored = [row for row in transcripts if owners[row["utterance_id"]]["reference"] is not None]
-    results = score_many(
-        [owners[row["utterance_id"]]["reference"] for row in scored],
-        [row["text"] for row in scored],
-        [owners[row["utterance_id"]]["language"] for row in scored],
-    )
+def _score_transcripts(transcripts: list[Row], owners: dict[str, Row], languages: dict[str, str | None]) -> None:
+    """Texts as scored; counts where there is a reference, of the utterance or of the recording it is a piece of."""
     for row in transcripts:
-        row["normalized_text"] = normalize(row["text"], owners[row["utterance_id"]]["language"])
-    for row, result in zip(scored, results, strict=True):
+        row["normalized_text"] = normalize(row["text"], languages[row["utterance_id"]])
+    scored = [row for row in transcripts if owners[row["utterance_id"]]["reference"] is not None]
+    whole = [row for row in scored if owners[row["utterance_id"]]["reference_scope"] == "utterance"]
+    results = score_many(
+        [owners[row["utterance_id"]]["reference"] for row in whole],
+        [row["text"] for row in whole],
+        [languages[row["utterance_id"]] for row in whole],
+    )
+    for row, result in zip(whole, results, strict=True):
         row.update(_columns(result))
+    for pieces in _recordings(scored, owners):
+        owner = owners[pieces[0]["utterance_id"]]
+        parts = score_pieces(owner["reference"], [row["text"] for row in pieces], languages[owner["utterance_id"]])
+        for row, result in zip(pieces, parts, strict=True):
+            row.update(_columns(result))
+
+
+def _recordings(scored: list[Row], owners: dict[str, Row]) -> Iterable[list[Row]]:
+    """Transcripts of the pieces of each cut recording, in time order, per channel, engine and input."""
+    recordings: dict[tuple[Any, ...], list[Row]] = {}
+    for row in scored:
+        owner = owners[row["utterance_id"]]
+        if owner["reference_scope"] == "recording":
+            key = (owner["member_key"], owner["channel"], row["engine"], row["input"])
+            recordings.setdefault(key, []).append(row)
+    for pieces in recordings.values():
+        yield sorted(pieces, key=lambda row: owners[row["utterance_id"]]["start_s"])
 
 
 def _columns(result: Score) -> Row:
@@ -78,7 +100,12 @@ def _columns(result: Score) -> Row:
     }
 
 
-def _agreement(utterances: list[Row], heard: dict[tuple[str, str, str], Row], engines: tuple[str, ...]) -> None:
+def _agreement(
+    utterances: list[Row],
+    heard: dict[tuple[str, str, str], Row],
+    engines: tuple[str, ...],
+    languages: dict[str, str | None],
+) -> None:
     if len(engines) < 2:
         return
     pairs = [
@@ -89,7 +116,7 @@ def _agreement(utterances: list[Row], heard: dict[tuple[str, str, str], Row], en
     results = score_many(
         [first["text"] for _, first, _ in pairs],
         [second["text"] for _, _, second in pairs],
-        [row["language"] for row, _, _ in pairs],
+        [languages[row["utterance_id"]] for row, _, _ in pairs],
     )
     for (row, _, _), result in zip(pairs, results, strict=True):
         row["agreement_wer"] = result.wer if result.words else float(result.errors > 0)

@@ -54,3 +54,14 @@ def normalize(text: str, language: str | None) -> str:
     primary = primary_language(language)
     kind = "english" if primary in ("en", "eng") else "characters" if primary in UNSPACED_LANGUAGES else "basic"
     return _normalize(text, kind)
+
+
+def scoring_language(language: str | None, normalizer: str) -> str | None:
+    """``language`` as :func:`normalize` is to be told it under the recipe's ``asr.normalizer``.
+
+    ``basic`` keeps only what decides on words or characters, so that English gets Whisper's basic rules too.
+
+    >>> scoring_language("en", "basic"), scoring_language("ja", "basic"), scoring_language("en", "whisper")
+    (None, 'ja', 'en')
+    """
+    return language if normalizer == "whisper" or is_unspaced(language) else None

@@ -1,0 +1,161 @@
+"""The whole data plane: wall time against the stages' own CPU time, start-up, and peak memory as the corpus grows.
+
+    python -m benchmarks.pipeline --data ../shared/data --hours 1
+    python -m benchmarks.pipeline --data ../shared/data --hours 0.25 --grow 10
+
+Sources are FSDD's tars and the folders of speech beside them, linked as often as the hours ask for. The first command
+prints wall seconds (after start-up: from the first receipt's shard in work to the last receipt) over the stages'
+summed CPU seconds divided by the cores; the second one the peak of the process tree's memory for a corpus and for one
+``--grow`` times as long.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+
+from schemas.config import AsrSettings, Cluster, CorpusParameters, Recipe, Sharding, TtsSettings
+from schemas.records import Published
+
+ROOT = Path(__file__).resolve().parent.parent
+CHECKPOINTS = ROOT / "infra/demo/checkpoints"
+FOLDERS = ("librispeech-test-other", "ljspeech", "common-voice", "cmu-arctic", "long", "librivox-sonnet", "mfa", "jfk")
+FSDD_S, FOLDERS_S = 18.6 * 60, 12 * 60  # audio per round, seconds, as their README tells
+
+
+def link_sources(data: Path, folder: Path, hours: float) -> list[str]:
+    """Link rounds of the test data under new names until they hold ``hours`` of audio; returns the sources."""
+    sources: list[str] = []
+    left, turn = hours * 3600, 0
+    while left > 0:
+        place = folder / f"round{turn:03d}"
+        place.mkdir(parents=True)
+        for tar in sorted((data / "fsdd").iterdir()):
+            (place / tar.name).symlink_to(tar)
+        sources += [str(tar) for tar in sorted(place.glob("*.tar"))]
+        left -= FSDD_S
+        if left > 0:
+            for name in FOLDERS:
+                (place / name).symlink_to(data / name)
+                sources.append(str(place / name))
+            left -= FOLDERS_S
+        turn += 1
+    return sources
+
+
+class Memory(threading.Thread):
+    """Samples the proportional (PSS) memory of this process and all its descendants, in bytes."""
+
+    def __init__(self) -> None:
+        super().__init__(daemon=True)
+        self.peak = 0
+        self.stopped = threading.Event()
+
+    def run(self) -> None:
+        me = psutil.Process()
+        while not self.stopped.wait(1.0):
+            self.peak = max(self.peak, sum(map(_pss, [me, *me.children(recursive=True)])))
+
+
+def _pss(process: psutil.Process) -> int:
+    try:
+        return process.memory_full_info().pss
+    except psutil.Error:
+        return 0
+
+
+@contextmanager
+def measured_memory() -> Iterator[Memory]:
+    memory = Memory()
+    memory.start()
+    try:
+        yield memory
+    finally:
+        memory.stopped.set()
+        memory.join()
+
+
+def run(sources: list[str], destination: str, arguments: argparse.Namespace) -> dict[str, float]:
+    """Process ``sources`` once; figures in seconds and bytes."""
+    from workers.cluster import connect
+    from workers.engines.checkpoints import checkpoint_digest
+    from workers.pipeline import Job, process_shards
+    from workers.sources.discover import discover
+    from workers.sources.plan import plan
+
+    recipe = Recipe(
+        asr=AsrSettings(
+            transcribers=(
+                f"whisper:{CHECKPOINTS / 'whisper-digits.pt'}",
+                f"conformer:{CHECKPOINTS / 'conformer-digits.nemo'}",
+            )
+        ),
+        tts=TtsSettings(synthesizer="espeak:en-us" if arguments.tts else None),
+    )
+    parameters = CorpusParameters(
+        sources=sources,
+        destination=destination,
+        recipe=recipe,
+        sharding=Sharding(minutes=arguments.minutes),
+        cluster=Cluster(cpus=arguments.cpus),
+    )
+    begun = time.perf_counter()
+    digests = {spec: digest for spec in recipe.asr.transcribers if (digest := checkpoint_digest(spec))}
+    planned = plan(discover(sources, parameters.storage), recipe.fingerprint(digests), parameters, Published())
+    job = Job(recipe, parameters.storage, parameters.sharding, planned.fingerprint, f"{destination}/_staging/x")
+    with measured_memory() as memory, connect(parameters.cluster, parameters.storage):
+        receipts, first = [], 0.0
+        for receipt in process_shards(planned.shards, job, parameters.cluster, Published(), frozenset()):
+            if receipt.failed:
+                sys.exit(f"shard {receipt.shard_id} failed: {receipt.failed}")
+            if not receipts:
+                first = time.perf_counter() - sum(stage.wall_s for stage in receipt.stages.values())
+            receipts.append(receipt)
+        ended = time.perf_counter()
+    stages: dict[str, float] = {}
+    for receipt in receipts:
+        for name, spent in receipt.stages.items():
+            stages[name] = stages.get(name, 0.0) + spent.cpu_s
+    for name, spent_s in stages.items():
+        print(f"  {name:45s} {spent_s:8.1f} CPU s")
+    return {
+        "audio_s": sum(receipt.audio_s for receipt in receipts),
+        "start_up_s": first - begun,
+        "wall_s": ended - first,
+        "cpu_s": sum(stages.values()),
+        "peak_bytes": float(memory.peak),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--hours", type=float, default=1.0)
+    parser.add_argument("--minutes", type=float, default=3.0, help="audio per shard")
+    parser.add_argument("--grow", type=int, default=0)
+    parser.add_argument("--cpus", type=float, default=float(os.cpu_count() or 1))
+    parser.add_argument("--tts", action="store_true")
+    arguments = parser.parse_args()
+    for hours in [arguments.hours, *([arguments.hours * arguments.grow] if arguments.grow else [])]:
+        with tempfile.TemporaryDirectory() as folder:
+            sources = link_sources(arguments.data.resolve(), Path(folder) / "in", hours)
+            found = run(sources, str(Path(folder) / "out"), arguments)
+        ideal = found["cpu_s"] / arguments.cpus
+        print(
+            f"{found['audio_s'] / 3600:.2f} h of audio: start-up {found['start_up_s']:.1f} s, wall {found['wall_s']:.1f} s, "
+            f"stages' CPU / cores {ideal:.1f} s, ratio {found['wall_s'] / ideal:.3f}, "
+            f"{found['audio_s'] / found['wall_s']:.1f} times real time, peak {found['peak_bytes'] / 2**30:.2f} GiB"
+        )
+
+
+if __name__ == "__main__":
+    main()
