@@ -152,7 +152,7 @@ def test_unreachable_stores_are_told_in_one_line(mill: Mill, s3: S3, sources: li
     nobody = Storage(endpoint_url="http://127.0.0.1:9")  # the discard port: nothing listens
     with pytest.raises(VoxmillError) as refused:
         mill.run(["s3://bucket/speech.tar"], tmp_path / "lake", storage=nobody)
-    for error, reason in ((missing, "source_missing"), (denied, "access_denied"), (refused, "")):
+    for error, reason in ((missing, "source_missing"), (denied, "access_denied"), (refused, "source_unreachable")):
         line = str(error.value)
         assert "\n" not in line
         assert "s3://" in line
