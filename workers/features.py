@@ -50,7 +50,7 @@ def mel_filters(sample_rate: int, n_fft: int, n_mels: int, f_min: float, f_max: 
 
 
 def log_mel(clips: Sequence[np.ndarray], sample_rate: int, settings: FeatureSettings) -> list[np.ndarray]:
-    """Log-mel of float32 mono ``clips``, each (n,): float32 (1 + n // hop_length, n_mels), natural log of the mel power.
+    """Log-mel of float32 mono ``clips``, each (n,): float32 (1 + n // hop_length, n_mels), natural log of power.
 
     Frames are centred, the clip being padded with zeros; Hann window; power below :data:`FLOOR` counts as that.
     """

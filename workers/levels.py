@@ -18,6 +18,7 @@ _SHAPE = 0.4  # of the Gamma distribution of speech amplitudes, Kim and Stern 20
 SNR_RANGE_DB = (-20.0, 100.0)  # of the published table; estimates are clamped to it
 # Samples this close to full scale count as clipped: 8-bit audio ends at 127/128.
 _FULL_SCALE = 0.99
+_HALF_STEP = 2.0**-16  # half a quantisation step of 16-bit audio
 
 
 @lru_cache(maxsize=1)
@@ -52,13 +53,15 @@ def _wada_table() -> tuple[np.ndarray, np.ndarray]:
 
 
 def snr_db(samples: np.ndarray) -> float | None:
-    """WADA-SNR of float ``samples`` (n,), dB, clamped to :data:`SNR_RANGE_DB`; None where all samples are zero.
+    """WADA-SNR of float ``samples`` (n,), dB, clamped to :data:`SNR_RANGE_DB`; None where there is only silence.
 
-    Exact zeros (digital silence) are left out: they have no logarithm and are neither speech nor noise.
+    What 16 bits would round to zero is left out: digital silence and what a noise gate has closed on are neither speech
+    nor noise, and their logarithms would outweigh all else. Gated audio still tends to the upper end of the range.
     """
     magnitude = np.abs(samples)
-    if not magnitude.all():
-        magnitude = magnitude[magnitude > 0]
+    audible = magnitude > _HALF_STEP
+    if not audible.all():
+        magnitude = magnitude[audible]
     if not len(magnitude):
         return None
     table, values = _wada_table()
@@ -69,7 +72,7 @@ def snr_db(samples: np.ndarray) -> float | None:
 def levels(raw: np.ndarray, sample_rate: int) -> dict[str, float]:
     """Columns of ``utterances`` measured from float32 mono ``raw`` (n,), n > 0, full scale 1.0.
 
-    Keys: peak, rms_dbfs (-inf becomes -200), clipped_ratio, and snr_db where there is anything but zeros.
+    Keys: peak, rms_dbfs (at least -200), clipped_ratio, and snr_db where there is anything but digital silence.
     """
     peak = max(float(raw.max()), -float(raw.min()))
     mean_square = float(np.dot(raw, raw)) / len(raw)
