@@ -1,0 +1,123 @@
+"""References that lie beside an archive, in its folder: the tables corpora ship next to their tars."""
+
+from __future__ import annotations
+
+import posixpath
+import re
+from threading import Lock
+from typing import Any
+
+from schemas.config import Storage
+from schemas.records import Archive, Layout
+from workers.sources.entries import decode_name, is_wanted
+from workers.sources.folder import is_pattern, root_of
+from workers.sources.kinds import Kind, archive_stem, extension, kind_of, stem
+from workers.sources.references import AUDIO_FOLDERS, References, Table
+from workers.sources.store import StoreError, uri_of, version_of
+from workers.sources.tables import rows_of
+from workers.storage import open_filesystem
+
+# Tables that speak of all archives of a folder: Hugging Face, NeMo, Common Voice, Azure, Kaldi, LibriSpeech.
+_COMMON = re.compile(
+    r"(metadata|manifest|transcripts?|trans|train|dev|test|valid|validated|validation|invalidated|other)"
+    r"\.(tsv|csv|jsonl|ndjson|json|txt)$|(text|utt2spk|utt2lang|speakers\.txt)$",
+    re.IGNORECASE,
+)
+
+
+class Beside:
+    """Side data beside archives. Folders are listed and tables parsed once, however many archives share them.
+
+    Nothing here is needed to read an archive: what cannot be listed is taken as not there.
+    """
+
+    def __init__(self, storage: Storage) -> None:
+        self._storage = storage
+        self._lock = Lock()
+        self._folders: dict[str, dict[str, dict[str, Any]]] = {}
+        self._tables: dict[str, Table] = {}
+
+    def references(self, archive: Archive) -> References:
+        """What is known of ``archive``'s members before it is opened. Raises StoreError for tables out of reach."""
+        files = self._files(archive)
+        if archive.layout is Layout.FILE or self._is_pattern(archive):
+            references = References(posixpath.basename(archive.uri))
+            for name, uri in files:
+                references.offer(name, self._read(uri))
+            return references
+        return References(posixpath.basename(archive.uri), [self._table(name, uri) for name, uri in files])
+
+    def versions(self, archive: Archive) -> list[list[str]]:
+        """Names and versions of what lies beside; empty where nothing does."""
+        files = self._files(archive)
+        return [[name, version_of(self._folders[posixpath.dirname(uri)][uri])] for name, uri in files]
+
+    def _is_pattern(self, archive: Archive) -> bool:
+        fs, path = open_filesystem(archive.uri, self._storage)
+        return archive.layout is Layout.FOLDER and is_pattern(fs, path)
+
+    def _files(self, archive: Archive) -> list[tuple[str, str]]:
+        """Names and URIs of sidecars: named like the archive, or by the names that all corpora use."""
+        if archive.layout is Layout.MANIFEST:
+            return []
+        if self._is_pattern(archive):
+            return self._below(archive)
+        folder, base = posixpath.split(archive.uri.rstrip("/"))
+        own = stem(base) if archive.layout is Layout.FILE else archive_stem(base)
+        own = base if archive.layout is Layout.FOLDER else own
+        # A folder beside which tables lie is their audio only where its name says so (Common Voice's clips/).
+        shares = archive.layout is not Layout.FOLDER or base.lower() in AUDIO_FOLDERS
+        found = []
+        for uri, info in self._folder(folder).items():
+            name = posixpath.basename(uri)
+            is_own = name.startswith(f"{own}.") and is_wanted(name, int(info.get("size") or 0))
+            if is_own or (shares and _COMMON.match(name)):
+                found.append((name, uri))
+        # FLEURS: audio/test.tar.gz and test.tsv beside audio/
+        if posixpath.basename(folder).lower() in AUDIO_FOLDERS and archive.layout is not Layout.FILE:
+            above = self._folder(posixpath.dirname(folder))
+            found += [(f"{own}.tsv", uri) for uri in above if posixpath.basename(uri) == f"{own}.tsv"]
+        return found
+
+    def _below(self, archive: Archive) -> list[tuple[str, str]]:
+        """All sidecars in and below a pattern's folder: the pattern itself names recordings only."""
+        fs, path = open_filesystem(archive.uri, self._storage)
+        root = root_of(fs, path)
+        found = [name for name in sorted(fs.find(root)) if kind_of(name[len(root) + 1 :]) is Kind.SIDECAR]
+        return [(decode_name(name[len(root) + 1 :]), uri_of(fs, name)) for name in found]
+
+    def _folder(self, url: str) -> dict[str, dict[str, Any]]:
+        """The files of a folder by URI."""
+        with self._lock:
+            if url not in self._folders:
+                self._folders[url] = self._list(url)
+            return self._folders[url]
+
+    def _list(self, url: str) -> dict[str, dict[str, Any]]:
+        if not url or url.endswith(":/"):  # above a bucket, or above the root
+            return {}
+        try:
+            fs, path = open_filesystem(url, self._storage)
+            infos = fs.ls(path, detail=True)
+        except Exception:  # whatever a backend raises: a folder that may not be listed offers nothing
+            return {}
+        files = [info for info in infos if info["type"] == "file"]
+        return {uri_of(fs, info["name"]): info for info in sorted(files, key=lambda info: str(info["name"]))}
+
+    def _table(self, name: str, uri: str) -> Table:
+        with self._lock:
+            if uri not in self._tables:
+                table = Table()
+                is_text = extension(name) == "txt" and not rows_of(name, b"")
+                table.add(
+                    "", rows_of("transcripts.txt" if is_text and not _COMMON.match(name) else name, self._read(uri))
+                )
+                self._tables[uri] = table
+            return self._tables[uri]
+
+    def _read(self, uri: str) -> bytes:
+        try:
+            fs, path = open_filesystem(uri, self._storage)
+            return bytes(fs.cat_file(path))
+        except Exception as error:  # whatever a backend raises
+            raise StoreError(error, uri) from error

@@ -1,0 +1,179 @@
+"""NeMo manifests: JSON lines that name recordings, or pieces of them, with their text."""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+import posixpath
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from typing import Any
+
+from schemas.config import Storage
+from schemas.ids import stable_id
+from schemas.reasons import Reason
+from schemas.records import Archive, Member, Seconds
+from workers.sources.entries import Entry, decode_text
+from workers.sources.kinds import estimate_s
+from workers.sources.sniff import compression_of, decompressor
+from workers.sources.store import StoreError, StoreFile, uri_of, version_of
+from workers.sources.tables import row_of
+from workers.storage import open_filesystem
+
+THREADS = 16
+LISTED = 8  # recordings of one folder from which listing it is cheaper than asking for each
+
+Info = dict[str, Any] | StoreError
+
+
+class _BadLine(ValueError):
+    pass
+
+
+def piece_name(name: str, offset: Seconds | None) -> str:
+    """The name of a piece: the recording's, and where it starts.
+
+    >>> piece_name("a.wav", 12.5), piece_name("a.wav", 0.0), piece_name("a.wav", None)
+    ('a.wav@12.5', 'a.wav', 'a.wav')
+    """
+    return f"{name}@{round(offset, 3):g}" if offset else name
+
+
+def entries(archive: Archive, storage: Storage) -> Iterator[Entry]:
+    """One entry per line; lines that say nothing usable and recordings that are not there are refused.
+
+    Relative paths are taken from the manifest's own folder. Raises StoreError.
+    """
+    lines = list(_lines(_read(archive, storage)))
+    parsed: list[tuple[str, Member | str]] = []
+    for number, line in lines:
+        try:
+            parsed.append((line, _member(line, archive.uri, len(parsed))))
+        except _BadLine as error:
+            parsed.append((line, f"line {number}: {error}"))
+    infos = _infos((item.uri for _, item in parsed if isinstance(item, Member)), storage)
+    for ordinal, ((number, _), (line, item)) in enumerate(zip(lines, parsed, strict=True)):
+        if isinstance(item, str):
+            bad = Member(f"line {number}", len(line), archive.uri, stable_id(line, length=16), ordinal=ordinal)
+            yield Entry(bad).refuse(Reason.MANIFEST_LINE, item)
+        else:
+            yield _found(item, infos[item.uri])
+
+
+def _read(archive: Archive, storage: Storage) -> str:
+    with StoreFile(archive.uri, storage) as file:
+        data = file.read()
+    if kind := compression_of(data[:16]):
+        data = decompressor(io.BytesIO(data), kind).read()
+    return decode_text(data)
+
+
+def _lines(text: str) -> Iterator[tuple[int, str]]:
+    """Numbered lines that are not blank; the items of a JSON array likewise."""
+    if text.lstrip().startswith("["):
+        try:
+            for number, item in enumerate(json.loads(text), 1):
+                yield number, json.dumps(item)
+            return
+        except ValueError:
+            pass
+    yield from ((number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip())
+
+
+def _member(line: str, manifest: str, ordinal: int) -> Member:
+    """The member that a line names, its size and version still unknown. Raises _BadLine."""
+    try:
+        fields = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise _BadLine(f"is no JSON ({error})") from error
+    if not isinstance(fields, dict):
+        raise _BadLine("is no JSON object")
+    row = row_of(fields)
+    if row is None or row.archive:
+        raise _BadLine("lies inside an archive; give the archive as a source" if row else "names no audio_filepath")
+    for name in ("offset", "duration"):
+        value = fields.get(name)
+        if value is not None and not _is_time(value):
+            raise _BadLine(f"{name} {value!r} is no number of seconds from 0 on")
+    name = piece_name(row.file, row.offset)
+    return Member(
+        name=name, size=0, uri=resolve(row.file, manifest), ordinal=ordinal, estimated_s=row.duration or 0.0,
+        clip_start_s=row.offset if row.duration else row.offset or None,
+        clip_duration_s=row.duration if row.offset is not None else None,
+        text=row.side.text, language=row.side.language, speaker=row.side.speaker,
+    )  # fmt: skip
+
+
+def _is_time(value: Any) -> bool:
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return False
+    try:
+        return 0 <= float(value) < math.inf
+    except ValueError:
+        return False
+
+
+def resolve(file: str, manifest: str) -> str:
+    """The URI of a recording as ``manifest`` names it.
+
+    >>> resolve("wavs/a.wav", "s3://b/x/m.jsonl"), resolve("../a.wav", "/d/x/m.jsonl"), resolve("/c/a.wav", "s3://b/m")
+    ('s3://b/x/wavs/a.wav', '/d/a.wav', '/c/a.wav')
+    """
+    if "://" in file or file.startswith("/"):
+        return file
+    scheme, mark, path = manifest.rpartition("://")
+    return scheme + mark + posixpath.normpath(posixpath.join(posixpath.dirname(path), file))
+
+
+def _infos(uris: Iterable[str], storage: Storage) -> dict[str, Info]:
+    folders: dict[str, list[str]] = defaultdict(list)
+    for uri in dict.fromkeys(uris):
+        folders[posixpath.dirname(uri)].append(uri)
+    with ThreadPoolExecutor(THREADS, thread_name_prefix="manifest") as pool:
+        found = pool.map(lambda item: _folder_infos(*item, storage), folders.items())
+        return {uri: info for infos in found for uri, info in infos.items()}
+
+
+def _folder_infos(folder: str, uris: list[str], storage: Storage) -> dict[str, Info]:
+    """What the store says of recordings of one folder: from one listing where they are many."""
+    infos: dict[str, Info] = {}
+    if len(uris) >= LISTED:
+        try:
+            fs, path = open_filesystem(folder, storage)
+            listed = {
+                uri_of(fs, info["name"]): info for info in fs.ls(path, detail=True) if info["type"] != "directory"
+            }
+            infos = {uri: listed[uri] for uri in uris if uri in listed}
+        except Exception:  # whatever a backend raises: then each recording is asked for
+            infos = {}
+    for uri in uris:
+        if uri not in infos:
+            infos[uri] = _info(uri, storage)
+    return infos
+
+
+def _info(uri: str, storage: Storage) -> Info:
+    try:
+        fs, path = open_filesystem(uri, storage)
+        info: dict[str, Any] = fs.info(path)
+        if info["type"] == "directory":
+            raise FileNotFoundError(path)
+    except Exception as error:  # whatever a backend raises
+        return StoreError(error, uri)
+    return info
+
+
+def _found(member: Member, info: Info) -> Entry:
+    if isinstance(info, StoreError):
+        if info.reason == Reason.SOURCE_UNREACHABLE:
+            raise info
+        is_missing = info.reason == Reason.SOURCE_MISSING
+        reason = Reason.MEMBER_MISSING if is_missing else Reason.ACCESS_DENIED
+        message = f"{member.uri}: nothing is there; relative paths start at the manifest" if is_missing else str(info)
+        return Entry(member).refuse(reason, message)
+    size = int(info.get("size") or 0)
+    seconds = member.estimated_s or estimate_s(member.uri, size)
+    return Entry(replace(member, size=size, version=version_of(info), estimated_s=seconds))

@@ -1,0 +1,72 @@
+"""From discovered archives to shards: list, leave out what is published, cut."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+from schemas.config import CorpusParameters
+from schemas.ids import stable_id
+from schemas.records import Archive, Discovery, Layout, Plan, Published, Reject, Shard
+from workers.sources.beside import Beside
+from workers.sources.listing import Listing, list_archive
+from workers.sources.published import is_done, is_refused
+from workers.sources.shards import cut
+
+THREADS = 8  # archives listed at once
+MB = 1_000_000
+
+
+@dataclass(frozen=True)
+class _Part:
+    """One archive's share of the plan."""
+
+    shards: tuple[Shard, ...] = ()
+    skipped: int = 0
+    problems: tuple[Reject, ...] = ()
+
+
+def make_plan(discovery: Discovery, fingerprint: str, parameters: CorpusParameters, published: Published) -> Plan:
+    """What is to be done: shards in archive order, without what ``published`` holds for the same settings.
+
+    A member is left out while its content and its side data are as published, a refusal while it still stands; a
+    one-way stream while the whole archive is. Sources that cannot be reached are reported every time.
+    Raises nothing for bad input.
+    """
+    known = Published() if parameters.reprocess else published
+    beside = Beside(parameters.storage)
+
+    def part(archive: Archive) -> _Part:
+        if archive.layout is Layout.STREAM:
+            return _stream(archive, fingerprint, known)
+        max_bytes = parameters.recipe.audio.max_member_mb * MB
+        listing = list_archive(archive, parameters.storage, max_bytes, beside)
+        return _listed(archive, listing, fingerprint, parameters, known)
+
+    with ThreadPoolExecutor(THREADS, thread_name_prefix="plan") as pool:
+        parts = list(pool.map(part, discovery.archives))
+    problems = [*discovery.rejects, *(reject for part in parts for reject in part.problems)]
+    return Plan(
+        fingerprint=fingerprint,
+        shards=tuple(shard for part in parts for shard in part.shards),
+        archives=discovery.archives,
+        skipped={a.uri: part.skipped for a, part in zip(discovery.archives, parts, strict=True) if part.skipped},
+        rejects=tuple(reject for reject in problems if not is_refused(reject, known)),
+    )
+
+
+def _stream(archive: Archive, fingerprint: str, known: Published) -> _Part:
+    if archive.id in known.archives:
+        return _Part(skipped=sum(uri == archive.uri for uri, _ in known.members))
+    shard = Shard(stable_id("stream", archive.id, fingerprint), archive, fingerprint, is_stream=True)
+    return _Part(shards=(shard,))
+
+
+def _listed(
+    archive: Archive, listing: Listing, fingerprint: str, parameters: CorpusParameters, known: Published
+) -> _Part:
+    members = [member for member in listing.members if not is_done(member, archive.uri, known)]
+    rejects = [reject for reject in listing.rejects if not is_refused(reject, known)]
+    skipped = len(listing.members) + len(listing.rejects) - len(members) - len(rejects)
+    shards = cut(archive, members, rejects, fingerprint, parameters.sharding)
+    return _Part(shards, skipped, listing.problems)

@@ -1,0 +1,97 @@
+"""What a file is by its first bytes; its name decides only where the content does not."""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import io
+import lzma
+from typing import IO, Any
+
+from schemas.reasons import Reason
+from schemas.records import Layout
+from workers.sources.kinds import extension, is_archive_name
+from workers.sources.store import ArchiveError, StoreError
+from workers.sources.tar import is_tar
+
+HEAD = 64 * 1024  # bytes looked at
+_BLOCK = 1024 * 1024  # and of bzip2 and zstd, which give nothing before a whole block (900 and 128 kB) is there
+_MAGIC = (
+    (b"\x1f\x8b", "gzip"), (b"BZh", "bzip2"), (b"\xfd7zXZ\x00", "xz"), (b"\x28\xb5\x2f\xfd", "zstd"),
+    (b"PK\x03\x04", "zip"), (b"PK\x05\x06", "zip"), (b"7z\xbc\xaf\x27\x1c", "7z"), (b"Rar!", "rar"),
+)  # fmt: skip
+_MANIFESTS = ("jsonl", "ndjson", "json", "manifest")
+
+
+def compression_of(head: bytes) -> str:
+    """gzip, bzip2, xz, zstd, zip, 7z, rar, or "" for anything else."""
+    return next((name for magic, name in _MAGIC if head.startswith(magic)), "")
+
+
+def decompressor(file: Any, compression: str) -> IO[bytes]:
+    """A one-way reader of what is compressed in ``file``; several concatenated streams are read as one."""
+    if compression == "gzip":
+        return gzip.GzipFile(fileobj=file, mode="rb")  # type: ignore[return-value]
+    if compression == "bzip2":
+        return bz2.BZ2File(file)  # type: ignore[return-value]
+    if compression == "xz":
+        return lzma.LZMAFile(file)  # type: ignore[return-value]
+    import zstandard
+
+    return zstandard.ZstdDecompressor().stream_reader(file, read_across_frames=True)  # type: ignore[return-value]
+
+
+def layout_of(name: str, file: Any, *, has_size: bool = True) -> Layout:
+    """The layout of a file, from its content and then its name. ``file`` is read from its start, 64 kB
+    (bzip2, zstd: 1 MB).
+
+    Raises ArchiveError where it is an archive that cannot be read here; StoreError where the store fails.
+    """
+    head = file.read(HEAD)
+    kind = compression_of(head)
+    if not head and is_archive_name(name):
+        raise ArchiveError(Reason.ARCHIVE_EMPTY, "zero bytes. Fetch or pack the archive again")
+    if kind in ("7z", "rar"):
+        raise ArchiveError(Reason.ARCHIVE_UNREADABLE, f"a {kind} archive. Pack it again as tar or zip")
+    if kind == "zip" or (not kind and name.lower().endswith(".zip") and not is_tar(head)):
+        return Layout.ZIP
+    if kind:
+        head += file.read(_BLOCK) if kind in ("bzip2", "zstd") and len(head) == HEAD else b""
+        return _compressed(name, head, kind)
+    if is_tar(head):
+        return Layout.TAR if has_size else Layout.STREAM
+    if extension(name) in _MANIFESTS:
+        return Layout.MANIFEST
+    if is_archive_name(name):
+        raise ArchiveError(Reason.ARCHIVE_UNREADABLE, "no tar or zip, by its first bytes. Fetch or pack it again")
+    return Layout.FILE
+
+
+def _compressed(name: str, head: bytes, kind: str) -> Layout:
+    """A compressed tar or manifest, from what its first bytes decompress to."""
+    try:
+        with decompressor(io.BytesIO(head), kind) as inner:
+            first = _read_some(inner, 512)
+    except StoreError:
+        raise
+    except Exception as error:  # each library has errors of its own for damage
+        raise ArchiveError(Reason.ARCHIVE_UNREADABLE, f"damaged {kind} data ({error}). Fetch it again") from error
+    if is_tar(first):
+        return Layout.STREAM
+    if any(f".{manifest}" in name.lower() for manifest in _MANIFESTS):
+        return Layout.MANIFEST
+    if is_archive_name(name) and len(first) < 512:
+        raise ArchiveError(Reason.ARCHIVE_UNREADABLE, f"the {kind} data end before a first tar header. Fetch it again")
+    message = f"{kind} data that hold no tar. Decompress it, or pack its files as tar"
+    raise ArchiveError(Reason.ARCHIVE_UNREADABLE, message)
+
+
+def _read_some(inner: IO[bytes], size: int) -> bytes:
+    """Up to ``size`` bytes; fewer where the input ends early (the head is cut on purpose)."""
+    data = b""
+    try:
+        while len(data) < size and (more := inner.read(size - len(data))):
+            data += more
+    except EOFError:
+        pass
+    return data

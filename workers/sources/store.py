@@ -1,0 +1,133 @@
+"""What lies at a URL: names, versions and errors of stores, the same for every fsspec filesystem."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import fsspec
+
+from schemas.config import Storage
+from schemas.errors import MemberError, VoxmillError
+from schemas.reasons import Reason
+from workers.storage import open_filesystem
+
+# Read ahead of a seek on a remote store. At about 30 ms per request and 100 MB/s, 3 MB take as long as asking for them.
+REMOTE_BLOCK = 4 * 1024 * 1024
+
+
+class ArchiveError(MemberError):
+    """A whole archive that cannot be read, or not to its end; becomes a reject with an empty member name."""
+
+
+class StoreError(VoxmillError):
+    """The store, not the data, failed: missing, denied or out of reach. ``reason`` is a code of Reason."""
+
+    def __init__(self, error: Exception, uri: str) -> None:
+        self.reason, what, do = _explain(error)
+        super().__init__(what, uri, do)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _restore, (self.reason, self.what, self.where, self.do)
+
+
+def _restore(reason: Reason, what: str, where: str, do: str) -> StoreError:
+    error = StoreError.__new__(StoreError)
+    VoxmillError.__init__(error, what, where, do)
+    error.reason = reason
+    return error
+
+
+def _explain(error: Exception) -> tuple[Reason, str, str]:
+    """Reason, what was wrong and what to do, for any exception a store raises."""
+    name, said = type(error).__name__, " ".join(str(error).split())[:200]
+    if isinstance(error, PermissionError) or name in (
+        "NoCredentialsError", "PartialCredentialsError", "CredentialRetrievalError", "ProfileNotFound",
+        "NoAuthTokenError", "TokenRetrievalError", "UnauthorizedSSOTokenError", "SSOTokenLoadError",
+    ):  # fmt: skip
+        return Reason.ACCESS_DENIED, f"access denied ({said or name})", (
+            "Check the credentials (environment, storage.profile, storage.credentials_block or storage.anonymous for "
+            "public buckets) and the file's or bucket's permissions"
+        )  # fmt: skip
+    if isinstance(error, FileNotFoundError | NotADirectoryError):
+        if "bucket" in said.lower():
+            return Reason.SOURCE_MISSING, "no such bucket", "Check the bucket's name, storage.endpoint_url and region"
+        return Reason.SOURCE_MISSING, "nothing is there", "Check the URL for typing errors and the store it lies in"
+    if isinstance(error, ImportError):
+        return Reason.SOURCE_UNREACHABLE, f"no driver for this kind of store ({said})", "Install the package it names"
+    if isinstance(error, ValueError) and "rotocol" in said:
+        return Reason.SOURCE_UNREACHABLE, f"unknown kind of URL ({said})", "Use a local path, s3://, gs://, https://"
+    return Reason.SOURCE_UNREACHABLE, f"the store did not answer as it should ({name}: {said})", (
+        "Check storage.endpoint_url, the region and the network, then run again"
+    )  # fmt: skip
+
+
+def is_local(fs: fsspec.AbstractFileSystem) -> bool:
+    protocols = fs.protocol if isinstance(fs.protocol, tuple) else (fs.protocol,)
+    return "file" in protocols
+
+
+def uri_of(fs: fsspec.AbstractFileSystem, path: str) -> str:
+    """The URI of ``path`` on ``fs``; a plain path for local files."""
+    return path if is_local(fs) else str(fs.unstrip_protocol(path))
+
+
+def version_of(info: Mapping[str, Any]) -> str:
+    """What changes when the object does: its ETag, else the time of its last change, else ""."""
+    for field in ("ETag", "etag", "mtime", "LastModified", "last_modified", "updated", "modified", "created"):
+        if info.get(field):
+            return str(info[field]).strip('"')
+    return ""
+
+
+class StoreFile:
+    """A file opened for reading whose errors are :class:`StoreError`, so they are never taken for damaged data.
+
+    Reads are exact: fewer bytes than asked for come only at the end of the file.
+    """
+
+    def __init__(self, uri: str, storage: Storage, block: int = REMOTE_BLOCK) -> None:
+        self._uri = uri
+        try:
+            fs, path = open_filesystem(uri, storage)
+            self._file = fs.open(path, "rb", block_size=block, cache_type="readahead")
+        except Exception as error:  # whatever a backend raises
+            raise StoreError(error, uri) from error
+
+    def read(self, size: int = -1) -> bytes:
+        try:
+            data = bytes(self._file.read(size))
+            while 0 < len(data) < size and (more := self._file.read(size - len(data))):
+                data += more
+        except Exception as error:  # whatever a backend raises
+            raise StoreError(error, self._uri) from error
+        return data
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        return int(self._file.seek(offset, whence))
+
+    def tell(self) -> int:
+        return int(self._file.tell())
+
+    def seekable(self) -> bool:
+        return bool(self._file.seekable())
+
+    def readable(self) -> bool:
+        return True
+
+    @property
+    def closed(self) -> bool:
+        return bool(self._file.closed)
+
+    def flush(self) -> None:
+        """Nothing to flush; file-like objects have it."""
+
+    def close(self) -> None:
+        self._file.close()
+
+    def __enter__(self) -> StoreFile:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()

@@ -1,0 +1,229 @@
+"""The tables corpora keep their transcripts in, read into rows: whatever the format, a file and what is known of it."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import posixpath
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+from schemas.records import Seconds
+from workers.sources.entries import decode_text
+from workers.sources.kinds import BYTES_PER_S, extension, stem
+
+csv.field_size_limit(16 * 1024 * 1024)
+
+
+class Side(NamedTuple):
+    """What is known of a recording; None where not given."""
+
+    text: str | None = None
+    language: str | None = None
+    speaker: str | None = None
+
+    def over(self, other: Side) -> Side:
+        """This, completed by ``other`` where it says nothing."""
+        return Side(*(mine if mine is not None else theirs for mine, theirs in zip(self, other, strict=True)))
+
+
+class Row(NamedTuple):
+    """One line: ``file`` as it names the recording (a path or an utterance id), ``archive`` where it lies in one."""
+
+    file: str
+    side: Side
+    archive: str = ""
+    offset: Seconds | None = None
+    duration: Seconds | None = None
+
+
+# Column and key names of Common Voice, Hugging Face, NeMo, DeepSpeech, SpeechBrain, FLEURS and WebDataset, first wins.
+FILE = ("audio_filepath", "member", "file_name", "filename", "file", "path", "audio_file", "audio_path", "wav_filename",
+        "wav_path", "wav", "clip", "audio", "utterance_id", "utt_id", "utt", "segment_id", "id", "key")  # fmt: skip
+TEXT = ("text", "sentence", "transcript", "transcription", "raw_transcription", "reference", "ref_text", "raw_text",
+        "normalized_text", "txt")  # fmt: skip
+LANGUAGE = ("language", "lang", "locale", "language_id")
+SPEAKER = ("speaker", "speaker_id", "client_id", "spk", "spk_id", "speaker_name")
+_KNOWN = frozenset((*FILE, *TEXT, *LANGUAGE, *SPEAKER, "offset", "duration"))
+
+_WHITESPACE_TABLES = re.compile(r"(^|/)(text|utt2spk|utt2lang|[^/]*\.trans\.txt)$", re.IGNORECASE)  # Kaldi, LibriSpeech
+_TAB_TABLES = re.compile(r"(^|/)[^/]*(trans|transcripts?|transcriptions?)(\.txt)?$", re.IGNORECASE)  # Azure, MLS
+_LIBRISPEECH = re.compile(r"(^|/)\d+-\d+\.trans\.txt$", re.IGNORECASE)
+_READERS = re.compile(r"(^|/)speakers\.txt$", re.IGNORECASE)
+
+
+def is_readers(name: str) -> bool:
+    """LibriSpeech's SPEAKERS.TXT."""
+    return bool(_READERS.search(name))
+
+
+def readers(data: bytes) -> frozenset[str]:
+    """The reader ids of SPEAKERS.TXT (``id | sex | subset | minutes | name``, comments begin with ;)."""
+    lines = (line for line in decode_text(data).splitlines() if line and not line.startswith(";"))
+    return frozenset(line.partition("|")[0].strip() for line in lines if "|" in line)
+
+
+def rows_of(name: str, data: bytes) -> list[Row]:
+    """The rows of a table; empty where ``name`` and content are not those of a table of recordings.
+
+    Recognised: tables with a header (tsv, csv, also separated by | or ;), JSON lines, JSON arrays, LJ Speech's
+    metadata.csv, FLEURS's headerless TSV, Azure's and MLS's tab-separated transcripts, LibriSpeech's ``.trans.txt``,
+    Kaldi's ``text``, ``utt2spk`` and ``utt2lang``.
+    """
+    if b"\0" in data[:4096] and data[:2] not in (b"\xff\xfe", b"\xfe\xff"):
+        return []
+    text, ext = decode_text(data), extension(name)
+    if ext in ("jsonl", "ndjson", "json"):
+        return list(_json_rows(text))
+    if ext in ("tsv", "csv"):
+        rows = list(_delimited(name, text))
+    elif _WHITESPACE_TABLES.search(name):
+        rows = list(_keyed(name, text))
+    elif _TAB_TABLES.search(name):
+        rows = list(_delimited(name, text))
+    else:
+        rows = []
+    return rows
+
+
+def first(fields: Mapping[str, Any], names: Iterable[str]) -> str | None:
+    """The first of ``names`` that ``fields`` holds as text or number; None where blank or absent."""
+    for name in names:
+        value = fields.get(name)
+        if isinstance(value, str | int | float) and not isinstance(value, bool) and str(value).strip():
+            return str(value).strip()
+    return None
+
+
+def side_of(fields: Mapping[str, Any]) -> Side:
+    return Side(first(fields, TEXT), first(fields, LANGUAGE), first(fields, SPEAKER))
+
+
+def row_of(fields: Mapping[str, Any]) -> Row | None:
+    """The row of one record by its field names; None where it names no file."""
+    file = first(fields, FILE)
+    if file is None:
+        return None
+    archive = first(fields, ("audio", "archive", "shard")) if first(fields, ("member",)) == file else None
+    return Row(file, side_of(fields), archive or "", _number(fields.get("offset")), _number(fields.get("duration")))
+
+
+def _number(value: Any) -> float | None:
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        return None
+
+
+def _json_rows(text: str) -> Iterator[Row]:
+    for record in json_records(text):
+        if isinstance(record, dict) and (row := row_of(record)):
+            yield row
+
+
+def json_records(text: str) -> Iterator[Any]:
+    """The values of JSON lines, or of one JSON array; lines that are no JSON are left out."""
+    if text.lstrip().startswith("["):
+        try:
+            yield from json.loads(text)
+        except ValueError:
+            return
+        return
+    for line in io.StringIO(text):
+        try:
+            yield json.loads(line)
+        except (ValueError, RecursionError):
+            continue
+
+
+def _delimited(name: str, text: str) -> Iterator[Row]:
+    head, _, _ = text.partition("\n")
+    cells, delimiter = _header(head, name)
+    lines = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, quoting=_quoting(delimiter))
+    if set(cells) & set(FILE) and set(cells) & _KNOWN - set(FILE):
+        next(lines, None)
+        # Common Voice lists clips whose speakers said something else than the sentence: it is no reference for them.
+        is_invalid = posixpath.basename(name).lower() == "invalidated.tsv"
+        for values in lines:
+            row = row_of(dict(zip(cells, values, strict=False)))
+            if row:
+                yield row._replace(side=row.side._replace(text=None)) if is_invalid else row
+        return
+    for values in lines:
+        if row := _headerless(values, delimiter):
+            yield row
+
+
+def _header(line: str, name: str) -> tuple[list[str], str]:
+    """The first line's cells in lower case, and the delimiter that gives most of them."""
+    delimiter = "\t" if "\t" in line or extension(name) != "csv" else max(",|;", key=line.count)
+    return [cell.strip().strip('"').lower() for cell in line.split(delimiter)], delimiter
+
+
+def _quoting(delimiter: str) -> int:
+    """Quotes quote in comma-separated tables only: Common Voice and LJ Speech write them as part of the text."""
+    return csv.QUOTE_MINIMAL if delimiter in ",;" else csv.QUOTE_NONE
+
+
+def _headerless(values: list[str], delimiter: str) -> Row | None:
+    """A line without a header: LJ Speech ``id|raw|normalised``, FLEURS ``number, file, raw, ...``, ``file, text``."""
+    values = [value.strip() for value in values]
+    if delimiter == "|" and 2 <= len(values) <= 3 and values[0]:
+        return Row(values[0], Side(values[2] if len(values) == 3 and values[2] else values[1] or None))
+    if delimiter != "\t":
+        return None
+    if len(values) >= 4 and values[0].isdigit() and extension(values[1]) in BYTES_PER_S:
+        return Row(values[1], Side(values[2] or None))
+    if len(values) == 2 and values[0]:
+        return Row(values[0], Side(values[1] or None))
+    return None
+
+
+def _keyed(name: str, text: str) -> Iterator[Row]:
+    """``utterance-id rest of the line``; LibriSpeech's ids begin with the speaker's."""
+    base = posixpath.basename(name).lower()
+    for line in io.StringIO(text):
+        key, _, rest = line.strip().replace("\t", " ").partition(" ")
+        value = rest.strip() or None
+        if not key:
+            continue
+        if base == "utt2spk":
+            yield Row(key, Side(speaker=value))
+        elif base == "utt2lang":
+            yield Row(key, Side(language=value))
+        else:
+            yield Row(key, Side(value, speaker=key.partition("-")[0] if _LIBRISPEECH.search(name) else None))
+
+
+def own_side(name: str, data: bytes) -> Side | None:
+    """What a sidecar with a recording's own name says of it; None where it is no transcript.
+
+    Text is taken whole; TIMIT's leading sample numbers are left out, and HTK's time-aligned labels are no transcript.
+    """
+    if b"\0" in data and data[:2] not in (b"\xff\xfe", b"\xfe\xff"):
+        return None
+    if extension(name) == "cls":
+        return Side()  # WebDataset's class index: known, but no reference
+    text = decode_text(data).strip()
+    if extension(name) == "json":
+        try:
+            fields = json.loads(text)
+        except (ValueError, RecursionError):
+            return None
+        return side_of(fields) if isinstance(fields, dict) else None
+    if extension(name) == "lab" and re.match(r"\d+ \d+ \S+\s*($|\n)", text):
+        return Side()
+    text = re.sub(r"^\d+ \d+ (?=\S)", "", text) if "\n" not in text else text
+    return Side(" ".join(text.split()) or None)
+
+
+def stem_key(file: str) -> str:
+    """What a file is looked up by: its base name, without an extension of audio.
+
+    >>> stem_key("wavs/LJ001-0001.wav"), stem_key("p225_001.v2")
+    ('LJ001-0001', 'p225_001.v2')
+    """
+    base = posixpath.basename(file.replace("\\", "/"))
+    return stem(base) if extension(base) in BYTES_PER_S else base
