@@ -23,6 +23,7 @@ _COMMON = re.compile(
     r"\.(tsv|csv|jsonl|ndjson|json|txt)$|(text|utt2spk|utt2lang|speakers\.txt)$",
     re.IGNORECASE,
 )
+_NAMED = re.compile(r"trans(cripts?|criptions?)?\.txt$", re.IGNORECASE)
 
 
 class Beside:
@@ -108,10 +109,9 @@ class Beside:
         with self._lock:
             if uri not in self._tables:
                 table = Table()
-                is_text = extension(name) == "txt" and not rows_of(name, b"")
-                table.add(
-                    "", rows_of("transcripts.txt" if is_text and not _COMMON.match(name) else name, self._read(uri))
-                )
+                # <archive>.txt is a table by its place; by its name it would be one recording's text.
+                as_name = "transcripts.txt" if extension(name) == "txt" and not _NAMED.search(name) else name
+                table.add("", rows_of(as_name, self._read(uri)))
                 self._tables[uri] = table
             return self._tables[uri]
 

@@ -133,7 +133,7 @@ def _infos(uris: Iterable[str], storage: Storage) -> dict[str, Info]:
     for uri in dict.fromkeys(uris):
         folders[posixpath.dirname(uri)].append(uri)
     with ThreadPoolExecutor(THREADS, thread_name_prefix="manifest") as pool:
-        found = pool.map(lambda item: _folder_infos(*item, storage), folders.items())
+        found = pool.map(lambda folder: _folder_infos(folder, folders[folder], storage), folders)
         return {uri: info for infos in found for uri, info in infos.items()}
 
 
@@ -143,10 +143,8 @@ def _folder_infos(folder: str, uris: list[str], storage: Storage) -> dict[str, I
     if len(uris) >= LISTED:
         try:
             fs, path = open_filesystem(folder, storage)
-            listed = {
-                uri_of(fs, info["name"]): info for info in fs.ls(path, detail=True) if info["type"] != "directory"
-            }
-            infos = {uri: listed[uri] for uri in uris if uri in listed}
+            listed = {uri_of(fs, info["name"]): info for info in fs.ls(path, detail=True)}
+            infos = {uri: listed[uri] for uri in uris if uri in listed and listed[uri]["type"] != "directory"}
         except Exception:  # whatever a backend raises: then each recording is asked for
             infos = {}
     for uri in uris:

@@ -90,5 +90,10 @@ def cut(
 
 
 def _in_order(members: Sequence[Member], rejects: Sequence[Reject]) -> Iterator[Member | Reject]:
-    placed = sorted(((reject.ordinal or 0, 1, reject) for reject in rejects), key=lambda item: item[:2])
-    return (item[2] for item in merge(((m.ordinal, 0, m) for m in members), placed, key=lambda item: item[:2]))
+    """Both merged by ordinal; rejects after the members they share it with (heapq.merge is stable)."""
+    members_first: list[Sequence[Member | Reject]] = [members, sorted(rejects, key=_ordinal)]
+    return merge(*members_first, key=_ordinal)
+
+
+def _ordinal(item: Member | Reject) -> int:
+    return item.ordinal or 0

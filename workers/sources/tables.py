@@ -8,7 +8,7 @@ import json
 import posixpath
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from schemas.records import Seconds
 from workers.sources.entries import decode_text
@@ -162,9 +162,9 @@ def _header(line: str, name: str) -> tuple[list[str], str]:
     return [cell.strip().strip('"').lower() for cell in line.split(delimiter)], delimiter
 
 
-def _quoting(delimiter: str) -> int:
+def _quoting(delimiter: str) -> Literal[0, 3]:
     """Quotes quote in comma-separated tables only: Common Voice and LJ Speech write them as part of the text."""
-    return csv.QUOTE_MINIMAL if delimiter in ",;" else csv.QUOTE_NONE
+    return 0 if delimiter in ",;" else 3  # csv.QUOTE_MINIMAL, csv.QUOTE_NONE
 
 
 def _headerless(values: list[str], delimiter: str) -> Row | None:
