@@ -7,7 +7,9 @@ import json
 import os
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import pandas as pd
@@ -19,6 +21,7 @@ import soundfile
 from infra.demo.corpus import SOURCES
 from infra.ffmpeg import link_libraries
 from schemas.tables import BLOB_TABLES, TABLES, schema_of
+from tests.e2e.readme import recipes
 from tests.e2e.runs import Lake, Mill
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -84,6 +87,22 @@ def test_tables_meet_on_the_utterance(lake: Lake) -> None:
     """
     utterances = len(lake.rows("utterances"))
     assert duckdb.execute(query).fetchone() == (utterances, utterances, utterances, 2)
+
+
+def test_readme_recipes_read_the_lake(lake: Lake) -> None:
+    [by_sql] = recipes("sql", lake.url)
+    archives = duckdb.connect().execute(by_sql).fetchall()
+    assert [(row[0], row[1]) for row in archives] == sorted(
+        Counter(row["archive"] for row in lake.rows("utterances")).items()
+    )
+    found: dict[str, Any] = {}
+    with_torchcodec = "load_dataset"  # run in a process of its own, below
+    for recipe in recipes("python", lake.url):
+        if with_torchcodec not in recipe:
+            exec(recipe, found)
+    assert found["files"]("audio") == lake.files("audio")
+    assert len(found["slow"]) == sum((row["wer"] or 0) > 0.3 for row in lake.rows("utterances"))
+    assert len(found["quality"]) == len(lake.rows("quality"))
 
 
 # Runs apart from the tests: the loader reads LD_LIBRARY_PATH only when a process starts.

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import duckdb
 import pytest
 
 from infra.demo.corpus import Studio
 from infra.demo.packs import tar_bytes
 from schemas.config import FeatureSettings, Recipe
 from schemas.manifest import RunManifest
+from tests.e2e.readme import recipes
 from tests.e2e.runs import Lake, Mill
 
 Clips = dict[str, tuple[bytes, str]]  # stem -> WAV, what is said
@@ -78,6 +80,13 @@ def test_nightly_runs(mill: Mill, clips: Clips, tmp_path: Path) -> None:
     assert replaced is not None
     assert done(lake) == {("calls", "04")}
     assert [(one.run_id, one.members) for one in replaced.supersedes] == [(first.run_id, 1)]
+
+    # Readers see every clip once, the latest way.
+    [in_force] = recipes("sql", lake.url)
+    assert [row[:2] for row in duckdb.connect().execute(in_force).fetchall()] == [
+        (str(tmp_path / "calls"), 3),
+        (str(tmp_path / "calls.tar"), 4),
+    ]
 
     # Other settings: everything is done again, and every run so far is replaced as a whole.
     coarse = Recipe(features=FeatureSettings(n_mels=40))
