@@ -121,16 +121,15 @@ def refuse_sidecar(member: Member, screen: Screen) -> Reject:
 
 def with_references(member: Member, references: References) -> list[Member]:
     """The member with its text, language and speaker, or the pieces that a manifest cuts it into."""
-    side = references.side(member.name)
-    if not (rows := references.pieces(member.name)):
-        seconds = references.duration(member.name) or member.estimated_s
-        return [replace(with_side(member, side), estimated_s=seconds)]
+    known = references.of(member.name)
+    if not known.pieces:
+        return [replace(with_side(member, known.side), estimated_s=known.duration or member.estimated_s)]
     pieces: dict[str, Member] = {}
-    for row in rows:
+    for row in known.pieces:
         name = manifest.piece_name(member.name, row.offset)
         whole = replace(member, name=name, clip_start_s=row.offset, clip_duration_s=row.duration)
-        seconds = row.duration or member.estimated_s
-        pieces.setdefault(name, replace(with_side(whole, row.side.over(side._replace(text=None))), estimated_s=seconds))
+        side = row.side.over(known.side._replace(text=None))
+        pieces.setdefault(name, replace(with_side(whole, side), estimated_s=row.duration or member.estimated_s))
     return list(pieces.values())
 
 

@@ -7,6 +7,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable
 from functools import reduce
+from typing import NamedTuple
 
 from schemas.records import Seconds
 from workers.sources.kinds import extension, stem
@@ -32,14 +33,18 @@ class Table:
         for row in rows:
             self._rows[stem_key(row.file)].append((scope, row))
 
-    def find(self, name: str, archive: str, crowded: bool) -> list[Row]:
-        """The rows that fit ``name`` best, of equals all. ``crowded``: others share its base name, so paths decide."""
-        rated = [(_fit(name, scope, row, archive, crowded), row) for scope, row in self._rows.get(stem_key(name), ())]
-        best = max((fit for fit, _ in rated), default=0)
+    def find(self, name: str, key: str, archive: str, crowded: bool) -> list[Row]:
+        """The rows that fit ``name`` best, of equals all. ``crowded``: others share its ``key``, so paths decide."""
+        if not (candidates := self._rows.get(key)):
+            return []
+        # Base names alone are believed where they are unique, on both sides.
+        is_unique = not crowded and len({(scope, row.file) for scope, row in candidates}) == 1
+        rated = [(_fit(name, scope, row, archive, crowded, is_unique), row) for scope, row in candidates]
+        best = max(fit for fit, _ in rated)
         return [row for fit, row in rated if fit == best > 0]
 
 
-def _fit(name: str, scope: str, row: Row, archive: str, crowded: bool) -> int:
+def _fit(name: str, scope: str, row: Row, archive: str, crowded: bool, is_unique: bool) -> int:
     """3: the very path; 2: the path's end; 1: the base name alone; 0: not this recording."""
     if row.archive and posixpath.basename(row.archive) != archive:
         return 0
@@ -50,11 +55,20 @@ def _fit(name: str, scope: str, row: Row, archive: str, crowded: bool) -> int:
         return 3
     if scope and not name.startswith(f"{scope}/"):
         return 0
-    if "/" in file.strip("/") and not file.startswith("/") and "://" not in file:
-        ending = posixpath.normpath(file).removeprefix("../")
-        return 2 if plain.endswith(("/" + ending, "/" + stem(ending))) else int(not crowded)
+    if "/" in file:
+        ending = posixpath.normpath(file).lstrip("./")
+        endings = (f"/{ending}", f"/{stem(ending)}")
+        return 2 if plain.endswith(endings) or any(end.endswith(f"/{plain}") for end in endings) else int(is_unique)
     between = posixpath.dirname(name)[len(scope) :].strip("/").split("/")
     return int(not crowded or between[0] in AUDIO_FOLDERS | {""})
+
+
+class Known(NamedTuple):
+    """What is known of a recording: as a whole, as the pieces a manifest cuts it into, and how long it is."""
+
+    side: Side
+    pieces: tuple[Row, ...] = ()
+    duration: Seconds | None = None
 
 
 class References:
@@ -97,29 +111,23 @@ class References:
         for variant in _without(key, _TEXT_FOLDERS):
             self._parallel[variant] = (name, merged)
 
-    def side(self, name: str) -> Side:
-        """What is known of a recording as a whole."""
-        rows = [row for row in self._rows(name) if not row.offset]
-        found = [self._own_of(name), *(row.side for row in rows), self._reader(name)]
-        return reduce(Side.over, found)
-
-    def pieces(self, name: str) -> list[Row]:
-        """The rows that cut a recording up (NeMo's offset and duration); empty where it is one utterance."""
-        rows = [row for row in self._rows(name) if row.offset is not None]
-        starts = {row.offset for row in rows}
-        return sorted(rows, key=lambda row: row.offset or 0.0) if len(starts) > 1 or any(starts) else []
-
-    def duration(self, name: str) -> Seconds | None:
-        """Duration of a whole recording, where a table gives it."""
-        return next((row.duration for row in self._rows(name) if row.duration and not row.offset), None)
+    def of(self, name: str) -> Known:
+        """What is known of a recording by now."""
+        rows = self._rows(name)
+        whole = [row for row in rows if not row.offset]
+        side = reduce(Side.over, (self._own_of(name), *(row.side for row in whole), self._reader(name)))
+        cuts = sorted((row for row in rows if row.offset is not None), key=lambda row: row.offset or 0.0)
+        is_cut = len({row.offset for row in cuts}) > 1 or any(row.offset for row in cuts)
+        return Known(side, tuple(cuts) if is_cut else (), next((row.duration for row in whole if row.duration), None))
 
     def unused(self) -> list[str]:
         """Files offered that turned out to belong to no recording asked for."""
         return list(self._unused)
 
     def _rows(self, name: str) -> list[Row]:
-        crowded = stem_key(name) in self.crowded
-        return [row for table in self._tables for row in table.find(name, self._archive, crowded)]
+        key = stem_key(name)
+        crowded = key in self.crowded
+        return [row for table in self._tables for row in table.find(name, key, self._archive, crowded)]
 
     def _own_of(self, name: str) -> Side:
         for key in (stem(name), name):
@@ -142,7 +150,7 @@ class References:
                 self._unused.pop(f"{key}{suffix}.{ext}", None)
 
     def _reader(self, name: str) -> Side:
-        match = _LIBRISPEECH_ID.match(stem_key(name))
+        match = _LIBRISPEECH_ID.match(stem_key(name)) if self._readers else None
         return Side(speaker=match[1]) if match and match[1] in self._readers else Side()
 
 

@@ -136,14 +136,14 @@ class _Reading:
         """The member with what its sidecars say by now. Pieces have theirs from the manifest that cut them."""
         if member.clip_start_s is not None:
             return member
-        side = self._references.side(member.name)
+        side = self._references.of(member.name).side
         self._given[member.name] = side
         return with_side(member, side)
 
     def _late(self) -> LateReferences:
         sides = {}
         for name, given in self._given.items():
-            side = self._references.side(name)
+            side = self._references.of(name).side
             if side != given:
                 sides[name] = tuple(side)
         return LateReferences(self._archive.uri, sides)  # type: ignore[arg-type]
