@@ -128,14 +128,21 @@ def ray_session() -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
-    ray.init(
-        num_cpus=2,
-        num_gpus=0,
-        object_store_memory=300 * 1024 * 1024,
-        include_dashboard=False,
-        configure_logging=False,
-        log_to_driver=False,
-    )
+    for attempt in range(1, 4):
+        try:
+            ray.init(
+                num_cpus=2,
+                num_gpus=0,
+                object_store_memory=300 * 1024 * 1024,
+                include_dashboard=False,
+                configure_logging=False,
+                log_to_driver=False,
+            )
+            break
+        except Exception:  # a bare Exception is what Ray raises where its processes are not up within 30 seconds
+            ray.shutdown()
+            if attempt == 3:
+                raise
     try:
         yield
     finally:
