@@ -79,6 +79,7 @@ def run(
             _reach(endpoint_url, region, profile, anonymous, credentials_block),
         )  # fmt: skip
         terminal.prepare()
+        terminal.starting()
         from flows.launch import launch_corpus
 
         launch_corpus(form, verbose)
@@ -169,6 +170,7 @@ def demo(
     with terminal.reported("voxmill demo goes on where this run stopped."):
         root = folder.expanduser().absolute()
         terminal.prepare(root / "prefect")
+        terminal.starting()
         from flows.demo import demo_form
         from flows.launch import launch_corpus
 

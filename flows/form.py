@@ -38,4 +38,10 @@ def problems(message: str) -> list[str]:
     ['sources.0: nothing here']
     """
     lines = [line.removeprefix(" - ").strip() for line in message.splitlines() if line.startswith(" - ")]
-    return [line.replace(": Value error, ", ": ") for line in lines] or [" ".join(message.split())]
+    fields = [line.partition(": ")[0] for line in lines]
+    # A list whose items are refused is reported as too short as well: the items say what is wrong.
+    outer = {field for field in fields if any(other.startswith(f"{field}.") for other in fields)}
+    kept = [
+        line.replace(": Value error, ", ": ") for line, field in zip(lines, fields, strict=True) if field not in outer
+    ]
+    return kept or [" ".join(message.split())]

@@ -23,7 +23,6 @@ def launch_corpus(form: dict[str, Any], verbose: bool) -> None:
 
     terminal.quiet(verbose)
     checked = checked_form(corpus, form)
-    terminal.errors().print("[dim]Starting Prefect; Ctrl-C stops the run, and the same command goes on with it.[/dim]")
     state = finish(corpus(**checked, return_state=True), verbose)
     manifest = state.result(raise_on_failure=False)
     if not isinstance(manifest, RunManifest):

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 INTERRUPTED = 130  # 128 + SIGINT, as shells have it
+_ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+_OWN = tuple(os.path.join(_ROOT, package) for package in ("flows", "tasks", "workers"))
 
 
 @functools.cache
@@ -51,14 +53,25 @@ def prepare(home: Path | None = None) -> None:
             del os.environ[name]
         os.environ["PREFECT_HOME"] = str(home)
         os.environ["PREFECT_PROFILES_PATH"] = str(home / "profiles.toml")
-        os.environ["PREFECT_SERVER_ANALYTICS_ENABLED"] = "false"
         os.environ["DO_NOT_TRACK"] = "1"
-    # A cold start of the embedded server takes longer than Prefect's 20 s where cores are few or busy.
+    # The embedded server says nothing on this terminal and calls nobody; one of the user's own is not touched by this.
+    os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
+    os.environ.setdefault("PREFECT_SERVER_LOGGING_LEVEL", "CRITICAL")
+    # Its cold start takes longer than Prefect's 20 s where cores are few or busy.
     os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "120")
 
 
+def starting() -> None:
+    """Say what the first seconds are spent on."""
+    errors().print("Starting. Ctrl-C stops the run; the same command goes on with it.", style="dim", markup=False)
+
+
 class _Lines(logging.Handler):
-    """Log records as plain lines on the console that the progress bar is on."""
+    """Log records as plain lines beside the progress bar: voxmill's own, and others' warnings."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        own = os.path.dirname(record.pathname).startswith(_OWN)
+        return record.levelno >= (logging.INFO if own else logging.WARNING)
 
     def emit(self, record: logging.LogRecord) -> None:
         style = "red" if record.levelno >= logging.ERROR else "yellow" if record.levelno >= logging.WARNING else "dim"
@@ -67,15 +80,15 @@ class _Lines(logging.Handler):
 
 
 def quiet(verbose: bool) -> None:
-    """Show warnings of this run only, without tracebacks; all of Prefect's own log lines where ``verbose``."""
-    import prefect.logging.configuration
+    """Show the run's own log lines and others' warnings, without tracebacks; all that is logged where ``verbose``."""
+    from prefect.logging.configuration import setup_logging
+    from prefect.logging.handlers import PrefectConsoleHandler
 
-    prefect.logging.configuration.setup_logging(incremental=False)
+    setup_logging()
     if verbose:
         return
-    lines = _Lines(level=logging.WARNING)
     root = logging.getLogger()
-    root.handlers = [lines]
+    root.handlers = [one for one in root.handlers if not isinstance(one, PrefectConsoleHandler | _Lines)] + [_Lines()]
     # Failures reach the reader as one line from `reported`; Prefect's own words for them come with a traceback.
     for name in ("prefect.flow_runs", "prefect.task_runs", "prefect.flows", "prefect.engine"):
         logging.getLogger(name).addFilter(_without_failures)
