@@ -11,6 +11,7 @@ from schemas.reasons import Reason
 from schemas.records import Member, Reject
 from workers.sources.kinds import Kind, kind_of
 
+MB = 1_000_000  # bytes; limits are given in MB
 MAX_SIDECAR = 512 * 1024 * 1024  # bytes; Common Voice's largest tables are about that long
 _DRIVE = re.compile(r"^[A-Za-z]:[\\/]")
 

@@ -86,7 +86,8 @@ def seconds_of(head: bytes, size: int) -> Seconds | None:
     import soundfile
 
     for tag in (b"Xing", b"Info"):  # mp3: the length of the whole file, which would not be scaled
-        head = head.replace(tag, b"\0\0\0\0", 1) if tag in head[:8192] else head
+        if len(head) < size and tag in head[:8192]:
+            head = head.replace(tag, b"\0\0\0\0", 1)
     try:
         info = soundfile.info(io.BytesIO(head))
     except (soundfile.SoundFileError, RuntimeError, TypeError):

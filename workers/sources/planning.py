@@ -9,12 +9,12 @@ from schemas.config import CorpusParameters
 from schemas.ids import stable_id
 from schemas.records import Archive, Discovery, Layout, Plan, Published, Reject, Shard
 from workers.sources.beside import Beside
+from workers.sources.entries import MB
 from workers.sources.listing import Listing, list_archive
 from workers.sources.published import is_done, is_refused
 from workers.sources.shards import cut
 
 THREADS = 8  # archives listed at once
-MB = 1_000_000
 
 
 @dataclass(frozen=True)

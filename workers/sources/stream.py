@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from schemas.config import Sharding, Storage
+from schemas.config import AudioSettings, Sharding, Storage
 from schemas.reasons import Reason
 from schemas.records import Archive, Member, Published, Reject, Shard
 from workers.sources import tar
 from workers.sources.beside import Beside
-from workers.sources.entries import Entry, Screen, archive_reject, is_wanted
+from workers.sources.entries import MB, Entry, Screen, archive_reject, is_wanted
 from workers.sources.kinds import Kind, kind_of
 from workers.sources.listing import refuse_sidecar, with_references, with_side
 from workers.sources.published import is_done, is_refused
@@ -37,27 +37,33 @@ class LateReferences:
 
 
 def read_stream(
-    archive: Archive, storage: Storage, fingerprint: str, sharding: Sharding, max_bytes: int, skip: Published
+    archive: Archive, storage: Storage, fingerprint: str, sharding: Sharding, limits: AudioSettings, skip: Published
 ) -> Iterator[StreamShard | LateReferences]:
     """Read a compressed tar from its start to its end, once.
 
-    Shards are cut as those of other archives are; memory holds one shard's members (of ``max_bytes`` each at most:
-    larger ones are passed over unread). Sidecars count from where they stand; what comes later than the shard of its
+    Shards are cut as those of other archives are; memory holds one shard's members (larger ones than ``limits`` allow are
+    passed over unread). Sidecars count from where they stand; what comes later than the shard of its
     recording comes out last, as one LateReferences. Members that ``skip`` knows are passed over. A stream that ends
     too early gives all that came before, and a reject that says so.
     Raises StoreError where the store fails: what has been given stays good, the stream can be read again.
     """
-    yield from _Reading(archive, storage, fingerprint, sharding, max_bytes, skip).run()
+    yield from _Reading(archive, storage, fingerprint, sharding, limits, skip).run()
 
 
 class _Reading:
     """One pass over one stream."""
 
     def __init__(
-        self, archive: Archive, storage: Storage, fingerprint: str, sharding: Sharding, max_bytes: int, skip: Published
+        self,
+        archive: Archive,
+        storage: Storage,
+        fingerprint: str,
+        sharding: Sharding,
+        limits: AudioSettings,
+        skip: Published,
     ) -> None:
         self._archive, self._storage, self._skip = archive, storage, skip
-        self._screen = Screen(archive.uri, max_bytes)
+        self._screen = Screen(archive.uri, limits.max_member_mb * MB)
         self._references = Beside(storage).references(archive)
         self._cutter = Cutter(archive, fingerprint, sharding)
         self._payloads: list[tuple[Member, bytes]] = []

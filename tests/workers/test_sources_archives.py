@@ -1,0 +1,252 @@
+"""Listing and reading archives: every file is accounted for, whatever is wrong with its neighbours."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import struct
+import tarfile
+import zipfile
+from pathlib import Path
+
+import pytest
+from source_archives import MAX_BYTES, clips, contents, listed, one, tar_bytes, write, zip_bytes
+
+from schemas.config import Sharding, Storage
+from schemas.errors import MemberError
+from schemas.reasons import Reason
+from schemas.records import Layout
+from workers.sources.discover import discover
+from workers.sources.listing import list_archive
+from workers.sources.read import read_members
+from workers.sources.shards import cut
+
+NAMES = ["a.wav", "б/запись.wav", "録音/音声 1.wav", "x" * 150 + ".wav", "d/" * 60 + "deep.wav", "naïve, \"q\" 'r'.wav"]
+
+
+@pytest.mark.parametrize("pack", ["gnu", "pax", "zip", "stored", "bzip2", "lzma", "folder"])
+def test_every_layout_gives_back_the_very_bytes(pack: str, tmp_path: Path, shared_data: Path) -> None:
+    files = list(zip(NAMES, clips(shared_data, len(NAMES)), strict=True))
+    if pack == "folder":
+        source = write(tmp_path / "corpus", files)
+    elif pack in ("gnu", "pax"):
+        source = tmp_path / "corpus.tar"
+        source.write_bytes(tar_bytes(files, format=tarfile.GNU_FORMAT if pack == "gnu" else tarfile.PAX_FORMAT))
+    else:
+        methods = {"zip": 8, "stored": 0, "bzip2": 12, "lzma": 14}
+        source = tmp_path / "corpus.zip"
+        source.write_bytes(zip_bytes(files, methods[pack]))
+    assert contents(source) == dict(files)
+    assert contents(source, sharding=Sharding(max_members=2)) == dict(files)
+
+
+def test_real_archives_are_read_whole(shared_data: Path) -> None:
+    for path in ("fsdd/fsdd_test.tar", "wenet/shards_000000000.tar", "azure-customspeech/de-DE_training.zip"):
+        listing = listed(shared_data / path)
+        assert not listing.rejects
+        assert not listing.problems
+        assert all(member.text for member in listing.members)
+        read = contents(shared_data / path)
+        assert {name: len(data) for name, data in read.items()} == {m.name: m.size for m in listing.members}
+
+
+def test_a_hostile_tar_costs_its_hostile_members_alone(tmp_path: Path, shared_data: Path) -> None:
+    good, other = clips(shared_data, 2)
+    links = []
+    for kind, name in ((tarfile.SYMTYPE, "link.wav"), (tarfile.CHRTYPE, "device.wav"), (tarfile.FIFOTYPE, "pipe.wav")):
+        info = tarfile.TarInfo(name)
+        info.type, info.linkname = kind, "/etc/passwd"
+        links.append(info)
+    files = [
+        ("good.wav", good), ("/etc/evil.wav", good), ("a/../../evil.wav", good), ("empty.wav", b""),
+        ("good.wav", other), ("README.md", b"# readme"), ("notes.txt", b"nothing spoken"), (".DS_Store", b"\0\1"),
+        ("__MACOSX/._good.wav", b"\0"), ("call.pcm", good), ("nested.zip", b"PK"), ("huge.wav", bytes(MAX_BYTES + 1)),
+        ("last.wav", other),
+    ]  # fmt: skip
+    path = tmp_path / "hostile.tar"
+    path.write_bytes(tar_bytes(files, links))
+    listing = listed(path)
+    assert {reject.member: reject.reason for reject in listing.rejects} == {
+        "/etc/evil.wav": Reason.UNSAFE_PATH, "a/../../evil.wav": Reason.UNSAFE_PATH, "empty.wav": Reason.EMPTY_FILE,
+        "good.wav": Reason.DUPLICATE_MEMBER, "README.md": Reason.NOT_AUDIO, "notes.txt": Reason.NOT_AUDIO,
+        ".DS_Store": Reason.NOT_AUDIO, "__MACOSX/._good.wav": Reason.NOT_AUDIO, "call.pcm": Reason.HEADERLESS_AUDIO,
+        "nested.zip": Reason.NOT_AUDIO, "huge.wav": Reason.MEMBER_TOO_LARGE, "link.wav": Reason.NOT_A_FILE,
+        "device.wav": Reason.NOT_A_FILE, "pipe.wav": Reason.NOT_A_FILE,
+    }  # fmt: skip
+    assert len(listing.members) + len(listing.rejects) == len(files) + len(links)
+    assert contents(path) == {"good.wav": good, "last.wav": other}
+    assert all(reject.message for reject in listing.rejects)
+
+
+def test_names_that_are_no_utf8_can_be_written(tmp_path: Path, shared_data: Path) -> None:
+    (clip,) = clips(shared_data, 1)
+    tar = tmp_path / "latin.tar"
+    tar.write_bytes(tar_bytes([("café.wav", clip), ("café.txt", "crème".encode("latin-1"))], encoding="latin-1",
+                              format=tarfile.GNU_FORMAT))  # fmt: skip
+    (member,) = listed(tar).members
+    assert (member.name, member.text) == ("café.wav", "crème")
+    packed = bytearray(zip_bytes([("記.wav", clip)]))  # without the flag that says UTF-8, as macOS writes it
+    for header, flags in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+        at = packed.index(header) + flags
+        packed[at : at + 2] = struct.pack("<H", struct.unpack("<H", packed[at : at + 2])[0] & ~0x800)
+    (tmp_path / "mac.zip").write_bytes(packed)
+    assert contents(tmp_path / "mac.zip") == {"記.wav": clip}
+
+
+@pytest.mark.parametrize("share", [0.97, 0.5])
+def test_a_cut_tar_gives_what_came_before(share: float, tmp_path: Path, shared_data: Path) -> None:
+    files = [(f"{i}.wav", clip) for i, clip in enumerate(clips(shared_data, 10))]
+    whole = tar_bytes(files)
+    path = tmp_path / "cut.tar"
+    path.write_bytes(whole[: int(sum(512 + -(-len(clip) // 512) * 512 for _, clip in files) * share)])
+    listing = listed(path)
+    assert [problem.reason for problem in listing.problems] == [Reason.ARCHIVE_TRUNCATED]
+    assert 0 < len(listing.members) < 10
+    assert contents(path) == dict(files[: len(listing.members)])
+
+
+@pytest.mark.parametrize("ending", [b"", b"\x99" * 1024])
+def test_a_tar_that_does_not_end_as_a_tar_says_so(ending: bytes, tmp_path: Path, shared_data: Path) -> None:
+    (clip,) = clips(shared_data, 1)
+    body = tar_bytes([("a.wav", clip)])
+    end = 512 + -(-len(clip) // 512) * 512
+    path = tmp_path / "odd.tar"
+    path.write_bytes(body[:end] + ending)
+    listing = listed(path)
+    assert [m.name for m in listing.members] == ["a.wav"]
+    assert [problem.reason for problem in listing.problems] == [Reason.ARCHIVE_TRUNCATED]
+
+
+def test_tar_headers_that_lie_neither_hang_nor_fill_memory(tmp_path: Path, shared_data: Path) -> None:
+    (clip,) = clips(shared_data, 1)
+    for number, size in enumerate((-512, 2**40)):
+        info = tarfile.TarInfo("liar.wav")
+        info.size = size
+        header = info.tobuf(tarfile.GNU_FORMAT)
+        path = tmp_path / f"liar{number}.tar"
+        path.write_bytes(tar_bytes([("a.wav", clip)])[: 512 + -(-len(clip) // 512) * 512] + header + bytes(2048))
+        listing = listed(path)
+        assert [m.name for m in listing.members] == ["a.wav"]
+        assert [problem.reason for problem in listing.problems] == [Reason.ARCHIVE_TRUNCATED]
+    long_name = tarfile.TarInfo("././@LongLink")
+    long_name.type, long_name.size = tarfile.GNUTYPE_LONGNAME, 2**33
+    (tmp_path / "bomb.tar").write_bytes(long_name.tobuf() + bytes(4096))
+    (reject,) = listed(tmp_path / "bomb.tar").problems
+    assert reject.reason == Reason.ARCHIVE_UNREADABLE
+
+
+def test_zip_members_are_checked_one_by_one(tmp_path: Path, shared_data: Path) -> None:
+    files = [(f"{i}.wav", clip) for i, clip in enumerate(clips(shared_data, 4))]
+    packed = bytearray(zip_bytes(files, zipfile.ZIP_STORED))
+    at = packed.index(files[1][1][100:200])
+    packed[at] ^= 0xFF  # one byte of the second member
+    with zipfile.ZipFile(io.BytesIO(packed)) as archive:
+        entry = archive.infolist()[2].header_offset
+    packed[entry : entry + 4] = b"XXXX"  # the third member's header
+    flags = packed.rindex(b"3.wav") - 46 + 8
+    packed[flags] |= 1  # the fourth is marked as encrypted
+    path = tmp_path / "damaged.zip"
+    path.write_bytes(packed)
+    listing = listed(path)
+    assert [(r.member, r.reason) for r in listing.rejects] == [("3.wav", Reason.ENCRYPTED)]
+    read = contents(path)
+    assert read["0.wav"] == files[0][1]
+    for name in ("1.wav", "2.wav"):
+        assert isinstance(read[name], MemberError)
+        assert read[name].reason == Reason.MEMBER_UNREADABLE
+
+
+def test_archives_that_are_none(tmp_path: Path, shared_data: Path) -> None:
+    (clip,) = clips(shared_data, 1)
+    packed = zip_bytes([("a.wav", clip)])
+    files = [
+        ("cut.zip", packed[: len(packed) // 2]), ("zero.tar", b""), ("empty.tar", tar_bytes([])),
+        ("empty.zip", zip_bytes([])), ("text.tar", b"hello " * 200), ("garbage.tar.gz", b"\x1f\x8b" + b"\xff" * 99),
+        ("seven.zip", b"7z\xbc\xaf\x27\x1c" + bytes(99)),
+    ]  # fmt: skip
+    discovery = discover([str(write(tmp_path, files))], Storage())
+    found = {reject.archive: reject.reason for reject in discovery.rejects}
+    for archive in discovery.archives:
+        listing = list_archive(archive, Storage(), MAX_BYTES)
+        assert not listing.members
+        found |= {reject.archive: reject.reason for reject in listing.problems}
+    assert {os.path.basename(uri): reason for uri, reason in found.items()} == {
+        "cut.zip": Reason.ARCHIVE_UNREADABLE, "zero.tar": Reason.ARCHIVE_EMPTY, "empty.tar": Reason.ARCHIVE_EMPTY,
+        "empty.zip": Reason.ARCHIVE_EMPTY, "text.tar": Reason.ARCHIVE_UNREADABLE,
+        "garbage.tar.gz": Reason.ARCHIVE_UNREADABLE, "seven.zip": Reason.ARCHIVE_UNREADABLE,
+    }  # fmt: skip
+
+
+def test_sources_of_every_kind_in_a_stable_order(tmp_path: Path, shared_data: Path) -> None:
+    clip, other = clips(shared_data, 2)
+    manifest = json.dumps({"audio_filepath": "loose/a.wav", "duration": 0.5, "text": "x"}).encode()
+    write(tmp_path, [
+        ("b.tar", tar_bytes([("a.wav", clip)])), ("misnamed.tar", zip_bytes([("z.wav", clip)])), ("loose/a.wav", clip),
+        ("loose/sub/b.wav", other), ("lists/m.jsonl", manifest), ("brackets[1]/c.wav", clip), ("README.md", b"#"),
+    ])  # fmt: skip
+    sources = [str(tmp_path / name) for name in ("b.tar", "loose", "loose/sub", "loose/a.wav", "*.tar", "lists", "no*")]
+    first, again = discover(sources, Storage()), discover(sources, Storage())
+    assert first == again
+    assert [(os.path.relpath(a.uri, tmp_path), a.layout) for a in first.archives] == [
+        ("b.tar", Layout.TAR), ("loose", Layout.FOLDER), ("misnamed.tar", Layout.ZIP),
+        ("lists/m.jsonl", Layout.MANIFEST),
+    ]  # fmt: skip
+    assert [(r.archive, r.reason) for r in first.rejects] == [(f"{tmp_path}/no*", Reason.SOURCE_MISSING)]
+    assert list(contents(tmp_path / "brackets[1]")) == ["c.wav"]
+    assert sorted(contents(f"{tmp_path}/loose/**/*.wav")) == ["a.wav", "sub/b.wav"]
+    assert sorted(contents(f"{tmp_path}/loose/**")) == ["a.wav", "sub/b.wav"]
+    whole = discover([str(tmp_path)], Storage())
+    assert [os.path.relpath(a.uri, tmp_path) for a in whole.archives] == [".", "b.tar", "misnamed.tar"]
+
+
+def test_local_folders_follow_links_to_files_and_to_nothing_else(tmp_path: Path, shared_data: Path) -> None:
+    (clip,) = clips(shared_data, 1)
+    write(tmp_path, [("store/blob", clip), ("corpus/a.wav", clip)])
+    os.symlink(tmp_path / "store" / "blob", tmp_path / "corpus" / "linked.wav")
+    os.symlink(tmp_path / "nowhere", tmp_path / "corpus" / "broken.wav")
+    os.symlink(tmp_path / "store", tmp_path / "corpus" / "folder")
+    os.mkfifo(tmp_path / "corpus" / "pipe.wav")
+    assert contents(tmp_path / "corpus") == {"a.wav": clip, "linked.wav": clip}
+    rejects = listed(tmp_path / "corpus").rejects
+    assert {(r.member, r.reason) for r in rejects} == {
+        (n, Reason.NOT_A_FILE) for n in ("broken.wav", "folder", "pipe.wav")
+    }
+
+
+def test_manifest_lines_are_members_or_rejects(tmp_path: Path, shared_data: Path) -> None:
+    (clip,) = clips(shared_data, 1)
+    lines = [
+        {"audio_filepath": "wavs/a.wav", "duration": 0.6, "text": "zero", "lang": "en", "speaker": "george"},
+        {"audio_filepath": "wavs/a.wav", "offset": 0.1, "duration": 0.2, "text": "ze"},
+        {"audio_filepath": "wavs/a.wav", "offset": 0.3, "duration": 0.25},
+        {"audio_filepath": "wavs/none.wav", "duration": 1.0}, {"text": "no path"},
+        {"audio_filepath": "wavs/a.wav", "offset": -1}, {"audio_filepath": "../b.wav"},
+        {"audio_filepath": "wavs/x.txt"},
+    ]  # fmt: skip
+    text = "\n".join([*map(json.dumps, lines), "{broken", ""])
+    write(tmp_path, [("m/wavs/a.wav", clip), ("b.wav", clip), ("m/wavs/x.txt", b"x"), ("m/all.jsonl", text.encode())])
+    listing = listed(tmp_path / "m" / "all.jsonl")
+    assert [(m.name, m.clip_start_s, m.clip_duration_s, m.text, m.language, m.speaker) for m in listing.members] == [
+        ("wavs/a.wav", None, None, "zero", "en", "george"), ("wavs/a.wav@0.1", 0.1, 0.2, "ze", None, None),
+        ("wavs/a.wav@0.3", 0.3, 0.25, None, None, None), ("../b.wav", None, None, None, None, None),
+    ]  # fmt: skip
+    assert [(r.member, r.reason) for r in listing.rejects] == [
+        ("wavs/none.wav", Reason.MEMBER_MISSING), ("line 5", Reason.MANIFEST_LINE), ("line 6", Reason.MANIFEST_LINE),
+        ("wavs/x.txt", Reason.NOT_AUDIO), ("line 9", Reason.MANIFEST_LINE),
+    ]  # fmt: skip
+    assert set(contents(tmp_path / "m" / "all.jsonl").values()) == {clip}
+
+
+def test_an_archive_that_changes_after_listing_fails_its_members_not_the_run(tmp_path: Path, shared_data: Path) -> None:
+    files = [(f"{i}.wav", clip) for i, clip in enumerate(clips(shared_data, 3))]
+    path = tmp_path / "a.tar"
+    path.write_bytes(tar_bytes(files))
+    archive = one(path)
+    listing = list_archive(archive, Storage(), MAX_BYTES)
+    (shard,) = cut(archive, listing.members, (), "f", Sharding())
+    path.write_bytes(tar_bytes(files)[:6000])
+    read = dict(read_members(shard, Storage()))
+    results = {member.name: data for member, data in read.items()}
+    assert results["0.wav"] == files[0][1]
+    assert isinstance(results["2.wav"], MemberError)
