@@ -29,6 +29,18 @@ Synthesizer = Annotated[SynthesizerSpec | None, Field(description="voice engine 
 Voices = Annotated[tuple[str, ...], Field(description="voices dealt to speakers; empty: the spec's own voice")]
 Reprocess = Annotated[bool, Field(description="process again what is already published for the same settings")]
 RunId = Annotated[str | None, Field(description="id of a published run; the latest when unset")]
+Where = Annotated[
+    str | None,
+    Field(description="SQL condition over utterances (and transcripts, in subqueries) that chooses; all when unset"),
+]
+SpokenText = Annotated[
+    Literal["reference", "transcript", "either"],
+    Field(description="text to speak: the reference, the chosen transcript, or the first of them that there is"),
+]
+RoundTrip = Annotated[
+    TranscriberSpec | None,
+    Field(description="engine that hears what was spoken; the last of the published run's when unset"),
+]
 MaxFileMb = Annotated[int, Field(ge=1, le=4096, description="size that published files are compacted to, MB")]
 
 

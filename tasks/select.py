@@ -1,0 +1,49 @@
+"""Choose utterances of a published run by a SQL condition, with DuckDB over its Parquet."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import duckdb
+import pyarrow as pa
+import pyarrow.dataset as ds
+
+from schemas.config import Storage
+from schemas.errors import VoxmillError
+from schemas.manifest import RunManifest
+from schemas.tables import schema_of
+from workers.storage import open_filesystem
+
+QUERYABLE = ("utterances", "transcripts")
+_ORDER = "archive, member, channel NULLS FIRST, start_s, utterance_id"
+
+
+def select(manifest: RunManifest, destination: str, where: str | None, storage: Storage) -> pa.Table:
+    """Rows of ``utterances`` for which ``where`` holds, in a fixed order; all of them where it is None.
+
+    Columns stand in ``where`` by their names; ``transcripts`` may be asked in a subquery, such as
+    ``utterance_id IN (SELECT utterance_id FROM transcripts WHERE avg_logprob > -0.5)``. Nothing but these two tables
+    can be reached from it. Raises VoxmillError where it does not parse or names a column that is not there.
+    """
+    with duckdb.connect() as connection:
+        for table in QUERYABLE:
+            connection.register(table, _dataset(manifest, table, destination, storage))
+        connection.execute("SET enable_external_access = false; SET lock_configuration = true")
+        try:
+            # On a line of its own, so that a comment at its end cannot swallow the bracket.
+            query = f"SELECT * FROM utterances WHERE (\n{where or 'true'}\n) ORDER BY {_ORDER}"
+            if len(duckdb.extract_statements(query)) != 1:
+                raise VoxmillError("must be one condition, without a semicolon", "where", f"It is {where!r}")
+            return cast(pa.Table, connection.execute(query).to_arrow_table()).cast(schema_of("utterances"))
+        except duckdb.Error as error:
+            what = str(error).splitlines()[0]
+            columns = ", ".join(schema_of("utterances").names)
+            raise VoxmillError(f"{what} [{where!r}]", "where", f"utterances has the columns {columns}") from None
+
+
+def _dataset(manifest: RunManifest, table: str, destination: str, storage: Storage) -> Any:
+    paths = [file.path for file in manifest.files if file.table == table]
+    if not paths:
+        return schema_of(table).empty_table()
+    fs, root = open_filesystem(destination, storage)
+    return ds.dataset([f"{root}/{path}" for path in paths], schema=schema_of(table), filesystem=fs, format="parquet")
