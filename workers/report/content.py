@@ -1,0 +1,237 @@
+"""What the report says: everything the template shows, computed from the tables of a run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from schemas.manifest import RunManifest
+from workers.quality.bins import SLICES
+from workers.quality.flags import FLAGS
+from workers.quality.score import scorer
+from workers.quality.scored import Scored, scored
+from workers.quality.slices import CHOSEN
+from workers.report import compare, figures
+from workers.report.data import REGENERATED, Reader
+from workers.report.evidence import predictors
+from workers.report.verdict import verdict
+from workers.report.words import confusions
+from workers.report.worst import worst
+
+SLICE_ROWS = 40  # of one slice on the page, those with most errors; all are in the quality table
+ARCHIVE_ROWS = 200  # those with most rejects; all are in the manifest
+REJECT_EXAMPLES = 3  # per reason
+CONFUSION_UTTERANCES = 50_000  # aligned for the confusion lists; ids are hashes, so the first ones are a fair sample
+
+
+@dataclass(frozen=True)
+class Change:
+    """One figure now and in the run before."""
+
+    name: str
+    now: float
+    before: float
+    form: str  # the filter that words it
+
+
+def content(reader: Reader, previous: Reader | None) -> dict[str, Any]:
+    """The template's context for the run of ``reader``; ``previous`` is the run before it, if there is one."""
+    manifest = reader.manifest
+    utterances, transcripts = reader.utterances(), reader.transcripts()
+    quality = reader.read("quality", reader.dataset("quality").schema.names).to_pylist()
+    rows = scored(utterances, transcripts)
+    chosen = rows.take(rows.chosen)
+    change = _since(utterances, transcripts, previous) if len(rows.wer) else None
+    flagged = _flagged(utterances)
+    agreement = _mean(utterances["agreement_wer"])
+    denoised = compare.denoising(rows)
+    engines = list(dict.fromkeys([*(manifest.digests or {}), *rows.engine.names]))
+    foremost = _foremost(utterances)
+    engines.sort(key=lambda name: (name != foremost, name))
+    found = predictors(chosen, utterances, transcripts) if len(chosen.wer) else []
+    return {
+        "manifest": manifest,
+        "destination": reader.destination,
+        "verdict": verdict(manifest, quality, flagged, agreement, change),
+        "overall": next((row for row in quality if row["slice"] == "all" and row["engine"] == CHOSEN), None),
+        "referenced": len(np.unique(rows.utterance)),
+        "agreement": agreement,
+        "agreement_close": _share(utterances["agreement_wer"], 0.1),
+        "confidence": _confidence(transcripts, foremost),
+        "previous": previous.manifest if previous else None,
+        "change": change,
+        "changes": _changes(manifest, previous.manifest) if previous else [],
+        "engines": [row for row in quality if row["slice"] == "all"],
+        "forest": _forest(quality),
+        "engine_comparisons": compare.engines(rows, engines),
+        "denoising": denoised,
+        "denoising_figures": {
+            name: figures.by_snr(bins)
+            for name, pairs in denoised.items()
+            if len(bins := figures.measured_bins(pairs)) > 1
+        },
+        "slices": _slices(quality),
+        "slice_rows": SLICE_ROWS,
+        "predictors": found,
+        "kept_curve": figures.kept_curve(found) if found else None,
+        "distributions": _distributions(utterances, chosen),
+        "confusions": _confusions(reader, chosen, utterances),
+        "rejects": _rejects(reader),
+        "flags": [(name, FLAGS[name], flagged.get(name, 0)) for name in FLAGS],
+        "worst": worst(reader, utterances, chosen),
+        "regenerated": _regenerated(reader),
+        "stages": _stages(manifest),
+        "archives": sorted(manifest.archives, key=lambda one: (-one.members_rejected, one.uri))[:ARCHIVE_ROWS],
+        "scorer": quality[0]["scorer"] if quality else scorer(),
+    }
+
+
+def _since(utterances: pa.Table, transcripts: pa.Table, previous: Reader | None) -> compare.Comparison | None:
+    if previous is None:
+        return None
+    return compare.runs((utterances, transcripts), (previous.utterances(), previous.transcripts()))
+
+
+def _changes(now: RunManifest, before: RunManifest) -> list[Change]:
+    def rejected(run: RunManifest) -> float:
+        return run.members_rejected / run.members_in if run.members_in else 0.0
+
+    return [
+        Change("recordings published", now.members_published, before.members_published, "number"),
+        Change("speech", now.hours, before.hours, "hours"),
+        Change("recordings rejected", rejected(now), rejected(before), "percent"),
+        Change("times real time", now.real_time_factor, before.real_time_factor, "number"),
+    ]
+
+
+def _flagged(utterances: pa.Table) -> dict[str, int]:
+    counts = pc.value_counts(pc.list_flatten(utterances["flags"])).to_pylist()
+    return {one["values"]: one["counts"] for one in counts}
+
+
+def _mean(column: pa.ChunkedArray) -> float | None:
+    value = pc.mean(column).as_py()
+    return None if value is None else float(value)
+
+
+def _share(column: pa.ChunkedArray, limit: float) -> float | None:
+    """Share of the measured values up to ``limit``."""
+    return _mean(pc.less_equal(column, limit).cast(pa.float64()))
+
+
+def _foremost(utterances: pa.Table) -> str:
+    """The engine that most chosen transcripts come from."""
+    counts = pc.value_counts(utterances["transcript_engine"].drop_null()).to_pylist()
+    return str(max(counts, key=lambda one: (one["counts"], one["values"]))["values"]) if counts else ""
+
+
+def _confidence(transcripts: pa.Table, engine: str) -> float | None:
+    """Mean token probability (geometric) of an engine's raw transcripts."""
+    mine = transcripts.filter((pc.field("engine") == engine) & (pc.field("input") == "raw"))
+    value = _mean(mine["avg_logprob"])
+    return None if value is None else float(np.exp(value))
+
+
+def _forest(quality: list[dict[str, Any]]) -> str | None:
+    rows = [row for row in quality if row["slice"] == "all" and row["wer"] is not None and row["engine"] != CHOSEN]
+    return figures.forest([{**row, "label": row["engine"]} for row in rows]) if rows else None
+
+
+def _slices(quality: list[dict[str, Any]]) -> list[tuple[str, list[dict[str, Any]], int]]:
+    """(slice, rows shown, rows in all) of the chosen transcripts, in the order of the quality table."""
+    found = []
+    for name in SLICES[1:]:
+        rows = [row for row in quality if row["slice"] == name and row["engine"] == CHOSEN]
+        if len(rows) > SLICE_ROWS:
+            most = sorted(rows, key=lambda row: -(row["substitutions"] + row["deletions"] + row["insertions"]))
+            shown = most[:SLICE_ROWS]
+        else:
+            shown = rows
+        if rows:
+            found.append((name, shown, len(rows)))
+    return found
+
+
+def _distributions(utterances: pa.Table, chosen: Scored) -> list[str]:
+    def floats(name: str) -> np.ndarray:
+        values: np.ndarray = utterances[name].cast(pa.float64()).to_numpy()
+        return values[~np.isnan(values)]
+
+    drawn = []
+    duration, before, after = floats("duration_s"), floats("snr_db"), floats("snr_denoised_db")
+    if len(duration):
+        top = max(1.0, float(np.quantile(duration, 0.995)))
+        drawn.append(figures.distribution("duration", [("", duration)], "duration, s", (0, top)))
+    if len(before):
+        series = [("before denoising", before), *([("after", after)] if len(after) else [])]
+        drawn.append(figures.distribution("snr", series, "signal-to-noise ratio, dB", (-5, 45)))
+    rated = chosen.wer[~np.isnan(chosen.wer)]
+    if len(rated):
+        drawn.append(figures.distribution("wer", [("", 100 * rated)], "utterance WER, % (100: all beyond)", (0, 100)))
+    agreement = floats("agreement_wer")
+    if len(agreement):
+        label = "WER between engines, % (100: all beyond)"
+        drawn.append(figures.distribution("agreement", [("", 100 * agreement)], label, (0, 100)))
+    return drawn
+
+
+def _confusions(reader: Reader, chosen: Scored, utterances: pa.Table) -> Any:
+    """Confusions of the chosen transcripts with errors, at most CONFUSION_UTTERANCES of them."""
+    wrong = np.unique(chosen.utterance[chosen.errors > 0])
+    if not len(wrong):
+        return None
+    ids = utterances["utterance_id"].take(pa.array(wrong))
+    ids = ids.take(pc.sort_indices(ids)[:CONFUSION_UTTERANCES]).combine_chunks()
+    texts = reader.texts(ids)
+    owner = utterances.take(pc.index_in(texts["utterance_id"], value_set=utterances["utterance_id"].combine_chunks()))
+    mask = pc.and_(
+        pc.equal(texts["engine"], owner["transcript_engine"]), pc.equal(texts["input"], owner["transcript_input"])
+    )
+    texts = texts.filter(pc.fill_null(mask, False))
+    pairs = zip(texts["normalized_reference"].to_pylist(), texts["normalized_text"].to_pylist(), strict=True)
+    return confusions(pairs)
+
+
+def _rejects(reader: Reader) -> list[dict[str, Any]]:
+    """Per reason: count, stages and a few examples."""
+    table = reader.read("rejects", ("archive", "member", "stage", "reason", "message"))
+    found = []
+    for reason in pc.unique(table["reason"]).to_pylist():
+        mine = table.filter(pc.field("reason") == reason)
+        stages = sorted(pc.unique(mine["stage"]).to_pylist())
+        examples = mine.slice(0, REJECT_EXAMPLES).to_pylist()
+        found.append({"reason": reason, "count": mine.num_rows, "stages": ", ".join(stages), "examples": examples})
+    return sorted(found, key=lambda one: (-one["count"], one["reason"]))
+
+
+def _regenerated(reader: Reader) -> list[dict[str, Any]]:
+    """Per voice: clips, hours, kept share and mean round-trip WER."""
+    table = reader.read("regenerated", REGENERATED)
+    if not table.num_rows:
+        return []
+    kept = pc.fill_null(table["kept"], False).cast(pa.float64())
+    groups = table.set_column(table.schema.get_field_index("kept"), "kept", kept).group_by(["engine", "voice"])
+    totals = groups.aggregate(
+        [("duration_s", "count"), ("duration_s", "sum"), ("kept", "mean"), ("round_trip_wer", "mean")]
+    )
+    rows = [{**row, "hours": row["duration_s_sum"] / 3600} for row in totals.to_pylist()]
+    return sorted(rows, key=lambda row: (row["engine"], row["voice"] or ""))
+
+
+def _stages(manifest: RunManifest) -> list[dict[str, Any]]:
+    """Per stage: seconds and audio seconds per CPU second."""
+    most = max((spent.get("cpu_s", 0.0) for spent in manifest.stages.values()), default=0.0)
+    return [
+        {
+            "stage": name,
+            "wall_s": spent.get("wall_s", 0.0),
+            "cpu_s": spent.get("cpu_s", 0.0),
+            "share": spent.get("cpu_s", 0.0) / most if most else 0.0,
+            "speed": 3600 * manifest.hours / spent["cpu_s"] if spent.get("cpu_s") else None,
+        }
+        for name, spent in manifest.stages.items()
+    ]

@@ -1,0 +1,143 @@
+"""Figures as SVG that takes the page's colours, and spectrograms as PNG. Drawn by matplotlib, without a display."""
+
+from __future__ import annotations
+
+import base64
+import io
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib import image as mpl_image
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from scipy import signal
+
+from workers.quality.bins import NOT_MEASURED
+from workers.report.compare import Comparison
+from workers.report.evidence import Predictor
+
+# Stand-ins that the page's style sheet replaces: the same figure then works on light and dark ground.
+_INK, _MUTED, _LINE, _FIRST, _SECOND = "#010203", "#010204", "#010205", "#010206", "#010207"
+_VARIABLES = {_INK: "--ink", _MUTED: "--muted", _LINE: "--line", _FIRST: "--first", _SECOND: "--second"}
+_STYLE: Any = {
+    "svg.fonttype": "none", "font.family": "sans-serif", "font.size": 9, "axes.edgecolor": _LINE,
+    "axes.labelcolor": _MUTED, "xtick.color": _MUTED, "ytick.color": _MUTED, "text.color": _INK, "axes.linewidth": 0.8,
+    "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.color": _LINE, "grid.linewidth": 0.6,
+    "axes.axisbelow": True, "text.parse_math": False,
+    "xtick.major.size": 0, "ytick.major.size": 0, "legend.frameon": False,
+}  # fmt: skip
+SPECTROGRAM_SIZE = (560, 96)  # columns x rows, pixels
+DYNAMIC_RANGE_DB = 80.0
+
+
+def _svg(figure: Figure, name: str, label: str) -> str:
+    sink = io.StringIO()
+    figure.savefig(sink, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    text = sink.getvalue()
+    text = text[text.index("<svg") :]
+    for stand_in, variable in _VARIABLES.items():
+        text = text.replace(stand_in, f"var({variable})")
+    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.S)
+    text = re.sub(r"font: ([\d.]+)px [^;\"]*", r"font-size: \1px; font-family: inherit", text)
+    text = re.sub(r' id="[a-zA-Z]+\d*_\d+"', "", text)
+    text = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", text, count=1)
+    text = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", text, count=1)
+    return text.replace("<svg", f'<svg role="img" aria-label="{label}"', 1)
+
+
+def _axes(name: str, width: float = 4.6, height: float = 2.5) -> tuple[Figure, Axes]:
+    matplotlib.rcParams["svg.hashsalt"] = f"voxmill-{name}"
+    figure = Figure(figsize=(width, height), layout="constrained")
+    return figure, figure.add_subplot()
+
+
+def forest(rows: Sequence[dict[str, Any]]) -> str:
+    """WER with its interval per engine and input, from rows of ``quality``."""
+    with matplotlib.rc_context(_STYLE):
+        figure, axes = _axes("forest", 6.4, 0.7 + 0.36 * len(rows))
+        for at, row in enumerate(reversed(rows)):
+            colour = _FIRST if row["input"] == "raw" else _SECOND
+            if row["wer_low"] is not None:
+                axes.plot([100 * row["wer_low"], 100 * row["wer_high"]], [at, at], color=colour, linewidth=2.2)
+            axes.plot([100 * row["wer"]], [at], "o", color=colour, markersize=6)
+        axes.set_yticks(range(len(rows)), [f"{row['label']} · {row['input']}" for row in reversed(rows)])
+        axes.set_ylim(-0.6, len(rows) - 0.4)
+        axes.set_xlim(left=0)
+        axes.grid(False, axis="y")
+        axes.set_xlabel("word error rate, %, with 95% interval")
+        return _svg(figure, "forest", "Word error rates with intervals")
+
+
+def by_snr(bins: Sequence[tuple[str, Comparison]]) -> str:
+    """What denoising does to WER, in points, per SNR bin."""
+    with matplotlib.rc_context(_STYLE):
+        figure, axes = _axes("by-snr")
+        for at, (_, one) in enumerate(bins):
+            if one.difference.low is not None and one.difference.high is not None:
+                ends = [100 * one.difference.low, 100 * one.difference.high]
+                axes.plot([at, at], ends, color=_SECOND, linewidth=2.2)
+            axes.plot([at], [100 * one.difference.value], "o", color=_SECOND, markersize=6)
+        axes.axhline(0, color=_MUTED, linewidth=0.8)
+        axes.set_xticks(range(len(bins)), [label.replace(" dB", "").replace(" and over", "+") for label, _ in bins])
+        axes.set_xlim(-0.6, len(bins) - 0.4)
+        axes.grid(False, axis="x")
+        axes.set_xlabel("signal-to-noise ratio, dB")
+        axes.set_ylabel("denoised − raw, points")
+        return _svg(figure, "by-snr", "Difference that denoising makes, by signal-to-noise ratio")
+
+
+def distribution(name: str, series: Sequence[tuple[str, np.ndarray]], label: str, limits: tuple[float, float]) -> str:
+    """Histograms of one or two series over ``limits``; what lies outside is counted in the outermost bars."""
+    with matplotlib.rc_context(_STYLE):
+        figure, axes = _axes(name, 4.2, 2.3)
+        edges = np.linspace(*limits, 25)
+        for (title, values), colour in zip(series, (_FIRST, _SECOND), strict=False):
+            clipped = np.clip(values[np.isfinite(values)], *limits)
+            axes.hist(clipped, bins=edges.tolist(), color=colour, alpha=0.75 if len(series) == 1 else 0.5, label=title)
+        axes.set_xlim(*limits)
+        axes.grid(False, axis="x")
+        axes.set_xlabel(label)
+        axes.set_ylabel("utterances")
+        if len(series) > 1:
+            axes.legend(fontsize=8)
+        return _svg(figure, name, f"Distribution of {label}")
+
+
+def kept_curve(predictors: Sequence[Predictor]) -> str:
+    """WER of the kept set against the share kept, of the best two predictors."""
+    with matplotlib.rc_context(_STYLE):
+        figure, axes = _axes("kept", 4.6, 2.7)
+        for one, colour in zip(predictors, (_FIRST, _SECOND), strict=False):
+            kept = [100 * value for value in one.kept_wer]
+            axes.plot([100 * share for share in one.shares], kept, color=colour, linewidth=2, label=one.name)
+        axes.set_xlim(0, 100)
+        axes.set_ylim(bottom=0)
+        axes.set_xlabel("utterances kept, %")
+        axes.set_ylabel("WER of the kept, %")
+        axes.legend(fontsize=8)
+        return _svg(figure, "kept", "Word error rate of the kept set against the share kept")
+
+
+def spectrogram(samples: np.ndarray, sample_rate: int) -> str:
+    """PNG data URI of the spectrogram of ``samples`` (n,): time to the right, 0 to half the rate upwards, in dB."""
+    width, height = SPECTROGRAM_SIZE
+    window = 2 * (height - 1) * 2
+    if len(samples) < window:
+        samples = np.pad(samples, (0, window - len(samples)))
+    hop = max(window // 4, len(samples) // width)
+    _, _, power = signal.spectrogram(samples, fs=sample_rate, nperseg=window, noverlap=max(0, window - hop))
+    level = 10 * np.log10(power + 1e-12)
+    level = np.clip((level - level.max()) / DYNAMIC_RANGE_DB + 1, 0, 1)[::-1]
+    sink = io.BytesIO()
+    mpl_image.imsave(
+        sink, level[: 2 * height], cmap="magma", vmin=0, vmax=1, format="png", metadata={"Software": "voxmill"}
+    )
+    return "data:image/png;base64," + base64.b64encode(sink.getvalue()).decode()
+
+
+def measured_bins(pairs: Sequence[tuple[str, Comparison]]) -> list[tuple[str, Comparison]]:
+    """The SNR bins among comparisons, without the whole and without what was not measured."""
+    return [(label, one) for label, one in pairs if label not in ("all", NOT_MEASURED)]
