@@ -154,5 +154,5 @@ def prefect_harness() -> Iterator[None]:
     """A temporary Prefect database and its ephemeral server, once for all tests that run flows in this process."""
     from prefect.testing.utilities import prefect_test_harness
 
-    with prefect_test_harness(server_startup_timeout=120):
+    with prefect_test_harness(server_startup_timeout=300):
         yield
