@@ -1,0 +1,71 @@
+"""Batches: every item once, padding bounded, and failures that cost nobody else."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from schemas.reasons import Reason
+from workers.engines.base import Failure
+from workers.engines.batching import Capacity, padding_waste, plan_batches, run_batches
+
+LENGTHS = st.lists(st.floats(0.1, 30.0), max_size=60)
+
+
+@given(LENGTHS, st.floats(1.0, 200.0), st.floats(0.0, 0.5))
+def test_every_item_once_within_the_limits(lengths: list[float], limit: float, max_waste: float) -> None:
+    batches = plan_batches(lengths, Capacity(limit, max_waste))
+    assert sorted(index for batch in batches for index in batch) == list(range(len(lengths)))
+    for batch in batches:
+        assert len(batch) == 1 or len(batch) * max(lengths[index] for index in batch) <= limit
+    assert padding_waste(lengths, batches) <= max_waste + 1e-9
+
+
+@given(LENGTHS, st.data())
+def test_the_plan_depends_on_lengths_alone(lengths: list[float], data: st.DataObject) -> None:
+    order = data.draw(st.permutations(range(len(lengths))))
+    plain = plan_batches(lengths, Capacity(60.0))
+    mixed = plan_batches([lengths[index] for index in order], Capacity(60.0))
+    assert [[lengths[i] for i in batch] for batch in plain] == [[lengths[order[i]] for i in batch] for batch in mixed]
+
+
+@given(LENGTHS, st.sets(st.integers(0, 59)), st.floats(1.0, 120.0))
+def test_a_poisonous_item_costs_itself_alone(lengths: list[float], poison: set[int], limit: float) -> None:
+    def process(batch: list[int]) -> list[int]:
+        if poison & set(batch):
+            raise RuntimeError("bad\nsample")
+        return [10 * index for index in batch]
+
+    answers = run_batches(lengths, Capacity(limit), process)
+    for index, answer in enumerate(answers):
+        assert answer == (Failure(Reason.ENGINE_FAILED, "RuntimeError: bad sample") if index in poison else 10 * index)
+
+
+@given(LENGTHS, st.floats(1.0, 60.0))
+def test_out_of_memory_halves_and_is_remembered(lengths: list[float], memory: float) -> None:
+    tried: list[float] = []
+
+    def process(batch: list[int]) -> list[int]:
+        tried.append(len(batch) * max(lengths[index] for index in batch))
+        if tried[-1] > memory:
+            raise MemoryError("CUDA out of memory")
+        return batch
+
+    capacity = Capacity(200.0)
+    answers = run_batches(lengths, capacity, process)
+    for index, answer in enumerate(answers):
+        refused = isinstance(answer, Failure) and answer.reason == Reason.OUT_OF_MEMORY
+        assert refused if lengths[index] > memory else answer == index
+    # what did not fit once is never tried again, save for items that are alone already
+    tried.clear()
+    run_batches(lengths, capacity, process)
+    assert all(size <= capacity.limit or size in lengths for size in tried)
+
+
+def test_a_lost_device_ends_the_process() -> None:
+    def process(batch: list[int]) -> list[int]:
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    with pytest.raises(RuntimeError, match="illegal memory access"):
+        run_batches([1.0, 2.0], Capacity(10.0), process)

@@ -1,0 +1,173 @@
+"""NeMo models in batches against ``model.transcribe`` one by one, on real speech with small random weights."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from speech_clips import clips_of
+
+from schemas.config import AsrSettings
+from schemas.errors import VoxmillError
+from schemas.reasons import Reason
+from workers.engines.base import Failure, Transcription
+from workers.engines.registry import load_transcriber
+
+ASR = "nemo.collections.asr.modules"
+LABELS = [" ", *"abcdefghijklmnopqrstuvwxyz"]
+
+
+def _encoder_config() -> dict[str, Any]:
+    return {
+        "sample_rate": 16_000,
+        "labels": LABELS,
+        "preprocessor": {
+            "_target_": f"{ASR}.AudioToMelSpectrogramPreprocessor",
+            "sample_rate": 16_000,
+            "normalize": "per_feature",
+            "window_size": 0.025,
+            "window_stride": 0.01,
+            "features": 80,
+            "n_fft": 512,
+            "dither": 1e-5,
+            "pad_to": 16,
+        },
+        "encoder": {
+            "_target_": f"{ASR}.ConformerEncoder",
+            "feat_in": 80,
+            "n_layers": 2,
+            "d_model": 32,
+            "subsampling": "striding",
+            "subsampling_factor": 4,
+            "subsampling_conv_channels": 32,
+            "n_heads": 4,
+            "conv_kernel_size": 9,
+        },
+    }
+
+
+def _ctc() -> dict[str, Any]:
+    decoder = {"_target_": f"{ASR}.ConvASRDecoder", "feat_in": 32, "num_classes": len(LABELS), "vocabulary": LABELS}
+    return {**_encoder_config(), "decoder": decoder, "decoding": {"strategy": "greedy"}}
+
+
+def _transducer() -> dict[str, Any]:
+    return {
+        **_encoder_config(),
+        "model_defaults": {"enc_hidden": 32, "pred_hidden": 32, "joint_hidden": 32},
+        "decoder": {
+            "_target_": f"{ASR}.RNNTDecoder",
+            "normalization_mode": None,
+            "random_state_sampling": False,
+            "blank_as_pad": True,
+            "vocab_size": len(LABELS),
+            "prednet": {"pred_hidden": 32, "pred_rnn_layers": 1},
+        },
+        "joint": {
+            "_target_": f"{ASR}.RNNTJoint",
+            "log_softmax": None,
+            "fuse_loss_wer": False,
+            "jointnet": {"joint_hidden": 32, "activation": "relu", "encoder_hidden": 32, "pred_hidden": 32},
+            "num_classes": len(LABELS),
+            "vocabulary": LABELS,
+        },
+        "decoding": {"strategy": "greedy", "greedy": {"max_symbols": 3}},
+        "loss": {"loss_name": "default"},
+    }
+
+
+@pytest.fixture(scope="module")
+def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A CTC and a transducer model with random weights, saved by NeMo; texts depend on the audio."""
+    from nemo.collections.asr.models import EncDecCTCModel, EncDecRNNTModel
+    from nemo.utils import logging
+    from omegaconf import OmegaConf
+
+    logging.setLevel(logging.ERROR)
+    folder, found = tmp_path_factory.mktemp("nemo"), {}
+    with torch.random.fork_rng():
+        for name, kind, config in (("ctc", EncDecCTCModel, _ctc()), ("rnnt", EncDecRNNTModel, _transducer())):
+            torch.manual_seed(1)
+            model = kind(cfg=OmegaConf.create(copy.deepcopy(config)))
+            with torch.no_grad():
+                for part, parameter in model.named_parameters():
+                    if part.startswith(("decoder", "joint")):
+                        parameter.mul_(4)
+            found[name] = folder / f"{name}.nemo"
+            model.save_to(str(found[name]))
+    return found
+
+
+@pytest.fixture(scope="module")
+def clips(shared_data: Path) -> list[np.ndarray]:
+    chosen = clips_of(shared_data, "rhasspy", 5) + clips_of(shared_data, "librispeech-test-other", 4)
+    return [*chosen, chosen[0][:7_000], chosen[1][:30]]
+
+
+def one_by_one(engine: Any, clips: list[np.ndarray]) -> list[str]:
+    return [engine.model.transcribe([torch.from_numpy(clip)], batch_size=1, verbose=False)[0].text for clip in clips]
+
+
+@pytest.mark.parametrize("kind", ["ctc", "rnnt"])
+def test_a_batch_is_what_the_library_hears_one_by_one(
+    checkpoints: dict[str, Path], kind: str, clips: list[np.ndarray]
+) -> None:
+    engine = load_transcriber(f"conformer:{checkpoints[kind]}", "cpu", AsrSettings())
+    got = engine.transcribe(clips, [None] * len(clips))
+    texts = [one.text for one in got if isinstance(one, Transcription)]
+    assert texts == one_by_one(engine, clips)
+    assert len(set(texts)) > len(texts) // 2
+    for order in (range(len(clips))[::-1], range(0, len(clips), 3)):
+        again = engine.transcribe([clips[index] for index in order], [None] * len(order))
+        assert [one.text for one in again] == [texts[index] for index in order]  # type: ignore[union-attr]
+    if kind == "ctc":
+        assert all(one.avg_logprob < 0 for one in got if one.text)  # type: ignore[union-attr, operator]
+    assert engine.digest.startswith("blake3:")
+
+
+@pytest.mark.parametrize("kind", ["ctc", "rnnt"])
+def test_words_lie_in_their_clips(checkpoints: dict[str, Path], kind: str, clips: list[np.ndarray]) -> None:
+    plain = load_transcriber(f"conformer:{checkpoints[kind]}", "cpu", AsrSettings())
+    engine = load_transcriber(f"conformer:{checkpoints[kind]}", "cpu", AsrSettings(word_timestamps=True))
+    got = engine.transcribe(clips, [None] * len(clips))
+    assert [one.text for one in got] == [one.text for one in plain.transcribe(clips, [None] * len(clips))]  # type: ignore[union-attr]
+    for one, clip in zip(got, clips, strict=True):
+        assert isinstance(one, Transcription)
+        times = [time for word in one.words for time in (word.start_s, word.end_s)]
+        assert times == sorted(times)
+        assert all(0 <= time <= len(clip) / 16_000 for time in times)
+        assert all(word.probability is not None and 0 <= word.probability <= 1 for word in one.words)
+        assert [word.text for word in one.words] == one.text.split()
+
+
+def test_one_bad_clip_costs_itself_alone(
+    checkpoints: dict[str, Path], clips: list[np.ndarray], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine: Any = load_transcriber(f"conformer:{checkpoints['ctc']}", "cpu", AsrSettings())
+    good = engine.transcribe(clips, [None] * len(clips))
+    poisoned = clips[2].copy()
+    poisoned[100] = np.inf
+    collate = engine._collate
+
+    def explode(batch: list[np.ndarray]) -> Any:
+        if any(clip is clips[4] for clip in batch):
+            raise RuntimeError("no kernel for this one")
+        return collate(batch)
+
+    monkeypatch.setattr(engine, "_collate", explode)
+    got = engine.transcribe([poisoned, *clips], [None] * (len(clips) + 1))
+    assert got[0] == Failure(Reason.NON_FINITE, "the samples are not all finite numbers")
+    assert got[5] == Failure(Reason.ENGINE_FAILED, "RuntimeError: no kernel for this one")
+    rest = [index for index in range(len(clips)) if index != 4]
+    assert [got[index + 1].text for index in rest] == [good[index].text for index in rest]
+
+
+def test_what_is_no_checkpoint_says_so(tmp_path: Path) -> None:
+    (tmp_path / "broken.nemo").write_bytes(b"not a tar")
+    with pytest.raises(VoxmillError, match="cannot be loaded") as raised:
+        load_transcriber(f"conformer:{tmp_path / 'broken.nemo'}", "cpu", AsrSettings())
+    assert "\n" not in str(raised.value)

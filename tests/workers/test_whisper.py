@@ -1,0 +1,259 @@
+"""Whisper in batches against ``whisper.transcribe`` one by one, on real speech with small random weights.
+
+The random weights are scaled so that texts depend on the audio, hold several segments and end at different lengths.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import whisper
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from speech_clips import clips_of
+from whisper.decoding import ApplyTimestampRules, DecodingOptions, DecodingTask
+from whisper.model import ModelDimensions, Whisper
+
+from schemas.config import AsrSettings
+from schemas.errors import VoxmillError
+from schemas.reasons import Reason
+from workers.engines import whisper as module
+from workers.engines.base import Failure, Transcription
+from workers.engines.checkpoints import WHISPER_NAMES, check_available, checkpoint_digest
+from workers.engines.registry import load_transcriber
+from workers.engines.whisper import WhisperTranscriber, language_code
+from workers.engines.whisper_decoding import TimestampRules
+
+
+def random_whisper(path: Path) -> Path:
+    """A multilingual checkpoint in openai-whisper's format, of width 32, that decodes at most 32 tokens a window."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        dims = ModelDimensions(80, 1500, 32, 2, 1, 51865, 64, 32, 2, 1)
+        model = Whisper(dims)
+        with torch.no_grad():
+            for parameter in model.parameters():
+                if parameter.ndim > 1:
+                    parameter.copy_(torch.randn_like(parameter) / parameter.shape[-1] ** 0.5)
+            for block in model.decoder.blocks:
+                block.cross_attn.out.weight.mul_(3)
+                block.cross_attn.value.weight.mul_(3)
+            model.encoder.conv1.weight.mul_(3)
+            model.decoder.token_embedding.weight[50257].mul_(2)  # the end comes sooner
+            model.decoder.token_embedding.weight[50364:].mul_(1.3)  # and timestamps oftener
+    torch.save({"dims": dims.__dict__, "model_state_dict": model.state_dict()}, path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return random_whisper(tmp_path_factory.mktemp("whisper") / "random.pt")
+
+
+@pytest.fixture(scope="module")
+def engine(checkpoint: Path) -> WhisperTranscriber:
+    loaded = load_transcriber(f"whisper:{checkpoint}", "cpu", AsrSettings())
+    assert isinstance(loaded, WhisperTranscriber)
+    return loaded
+
+
+@pytest.fixture(scope="module")
+def clips(shared_data: Path) -> list[np.ndarray]:
+    return clips_of(shared_data, "rhasspy", 6)
+
+
+def alone(model: Whisper, clip: np.ndarray, **options: Any) -> dict[str, Any]:
+    options = {"temperature": 0.0, "condition_on_previous_text": False, "fp16": False, **options}
+    result: dict[str, Any] = whisper.transcribe(model, clip, **options)
+    return result
+
+
+def assert_same(got: Transcription | Failure, expected: dict[str, Any]) -> None:
+    assert isinstance(got, Transcription)
+    assert got.text == expected["text"].strip()
+    assert got.language == expected["language"]
+
+
+@pytest.fixture
+def greedy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "TEMPERATURES", (0.0,))
+
+
+@pytest.mark.usefixtures("greedy")
+def test_a_batch_is_what_the_library_hears_one_by_one(
+    engine: WhisperTranscriber, clips: list[np.ndarray], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept: list[list[int]] = []
+    answer = engine._answer
+    monkeypatch.setattr(engine, "_answer", lambda item: (kept.append(item.tokens), answer(item))[1])
+    expected = [alone(engine.model, clip, language="en") for clip in clips]
+    got = engine.transcribe(clips, ["en-GB"] * len(clips))
+    assert kept == [[token for part in one["segments"] for token in part["tokens"]] for one in expected]
+    assert len({tuple(tokens) for tokens in kept}) > 1
+    assert any(len(one["segments"]) > 1 for one in expected)
+    for one, other in zip(got, expected, strict=True):
+        assert_same(one, other)
+    singly = [engine.transcribe([clip], ["en"])[0] for clip in clips]
+    assert [one.text for one in got] == [one.text for one in singly]  # type: ignore[union-attr]
+    first, segments = got[0], expected[0]["segments"]
+    assert isinstance(first, Transcription)
+    assert min(s["avg_logprob"] for s in segments) <= first.avg_logprob <= max(s["avg_logprob"] for s in segments)
+    assert first.no_speech_prob == pytest.approx(min(s["no_speech_prob"] for s in segments), abs=1e-6)
+
+
+@pytest.mark.usefixtures("greedy")
+def test_recordings_longer_than_a_window_and_languages_of_their_own(
+    engine: WhisperTranscriber, clips: list[np.ndarray]
+) -> None:
+    long = np.concatenate(clips * 3)[: 16_000 * 37]
+    mixed = [clips[0], long, clips[1][:100], np.zeros(16_000, np.float32)]
+    languages = [None, "de", "en", None]
+    got = engine.transcribe(mixed, languages)
+    for one, clip, language in zip(got, mixed, languages, strict=True):
+        assert_same(one, alone(engine.model, clip, language=language))
+
+
+def test_draws_of_a_fallback_belong_to_the_clip(engine: WhisperTranscriber, clips: list[np.ndarray]) -> None:
+    together = engine.transcribe(clips, ["en"] * len(clips))  # random weights: every guard fails, up to 1.0
+    backwards = engine.transcribe(clips[::-1], ["en"] * len(clips))[::-1]
+    assert all(isinstance(one, Transcription) and one.temperature == 1.0 for one in together)
+    assert [one.text for one in together] == [one.text for one in backwards]  # type: ignore[union-attr]
+    assert engine.transcribe(clips[:1], ["en"])[0].text == together[0].text  # type: ignore[union-attr]
+
+
+def test_only_failing_items_are_decoded_again(
+    engine: WhisperTranscriber, clips: list[np.ndarray], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[tuple[float, int]] = []
+    decode = module.decode_batch
+
+    def spy(model: Whisper, features: torch.Tensor, options: DecodingOptions, *rest: Any) -> Any:
+        seen.append((options.temperature, len(features)))
+        results = decode(model, features, options, *rest)
+        good = [module.replace(one, avg_logprob=-0.5, compression_ratio=1.0) for one in results]
+        if options.temperature < 0.4 and len(seen) <= 2:
+            good[0] = module.replace(good[0], compression_ratio=2.5 if options.temperature else 1.0, avg_logprob=-1.1)
+        return good
+
+    monkeypatch.setattr(module, "decode_batch", spy)
+    got = engine.transcribe([clip[:32_000] for clip in clips], ["en"] * len(clips))
+    assert seen[:3] == [(0.0, len(clips)), (0.2, 1), (0.4, 1)]
+    assert sorted(one.temperature for one in got)[-2:] == [0.0, 0.4]  # type: ignore[union-attr]
+
+
+def test_the_published_guards() -> None:
+    def result(logprob: float, ratio: float = 1.0, silence: float = 0.0) -> Any:
+        return whisper.DecodingResult(None, "en", avg_logprob=logprob, compression_ratio=ratio, no_speech_prob=silence)
+
+    assert [module.needs_fallback(result(*values)) for values in ((-0.9,), (-1.1,), (-0.5, 2.5))] == [False, True, True]
+    assert not module.needs_fallback(result(-1.1, 2.5, 0.7))  # improbable and silent: dropped, not tried again
+
+
+def test_one_bad_clip_costs_itself_alone(
+    engine: WhisperTranscriber, clips: list[np.ndarray], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "TEMPERATURES", (0.0,))
+    good = engine.transcribe(clips[:3], ["en"] * 3)
+    poisoned = clips[3].copy()
+    poisoned[7] = np.nan
+    encode = engine._encode
+
+    def explode(windows: list[torch.Tensor]) -> torch.Tensor:
+        if any(torch.equal(window, marked) for window in windows):
+            raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
+        return encode(windows)
+
+    loud = np.full(16_000, 0.9, np.float32)
+    item = module._Recording(loud, "en")
+    engine._spectrograms([item])
+    marked = engine._window(item, 0, item.window)
+    monkeypatch.setattr(engine, "_encode", explode)
+    got = engine.transcribe([clips[0], poisoned, clips[1], loud, clips[2]], ["en"] * 5)
+    assert isinstance(got[1], Failure)
+    assert got[1].reason == Reason.NON_FINITE
+    assert isinstance(got[3], Failure)
+    assert got[3].reason == Reason.ENGINE_FAILED
+    assert [got[i].text for i in (0, 2, 4)] == [one.text for one in good]  # type: ignore[union-attr]
+
+
+@pytest.mark.usefixtures("greedy")
+def test_word_times_are_the_library_s(
+    checkpoint: Path, clips: list[np.ndarray], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for compiled in ("dtw_cpu", "backtrace"):  # the plain functions do for a few words, and need no compilation
+        monkeypatch.setattr(whisper.timing, compiled, getattr(whisper.timing, compiled).py_func)
+    engine = WhisperTranscriber(f"whisper:{checkpoint}", "cpu", AsrSettings(word_timestamps=True))
+    got = engine.transcribe(clips[:2], ["en"] * 2)
+    for one, clip in zip(got, clips[:2], strict=True):
+        expected = alone(engine.model, clip, language="en", word_timestamps=True)
+        words = [word for segment in expected["segments"] for word in segment["words"]]
+        assert_same(one, expected)
+        assert isinstance(one, Transcription)
+        assert [(w.text, w.start_s, w.end_s) for w in one.words] == [
+            (w["word"].strip(), w["start"], w["end"]) for w in words
+        ]
+
+
+@settings(max_examples=12, deadline=None)
+@given(st.data())
+def test_timestamp_rules_mask_what_the_library_masks(engine: WhisperTranscriber, data: st.DataObject) -> None:
+    """Over histories that the rules themselves allow: pairs of rising timestamps with text between, then an end."""
+    task = DecodingTask(engine.model, DecodingOptions(language="en", fp16=False))
+    rules = next(rule for rule in task.logit_filters if isinstance(rule, ApplyTimestampRules))
+    begin, eot = rules.tokenizer.timestamp_begin, rules.tokenizer.eot
+    length = data.draw(st.integers(0, 8))
+    histories = []
+    for _ in range(data.draw(st.integers(1, 4))):
+        clock, history = data.draw(st.integers(0, 50)), []
+        kinds = data.draw(st.lists(st.sampled_from(["text", "stamp", "pair", "end"]), min_size=8, max_size=8))
+        for kind in kinds:
+            clock += data.draw(st.integers(1, 20))
+            history += {"text": [400 + clock], "stamp": [begin + clock], "pair": [begin + clock] * 2}.get(
+                kind, [eot] * 8
+            )
+        histories.append([*task.initial_tokens, *history[:length]])
+    tokens = torch.tensor(histories)
+    generator = torch.Generator().manual_seed(data.draw(st.integers(0, 2**32 - 1)))
+    logits = 4 * torch.randn(len(histories), engine.model.dims.n_vocab, generator=generator)
+    if data.draw(st.booleans()):
+        logits[:, begin:] += 6
+    expected, got = logits.clone(), logits.clone()
+    rules.apply(expected, tokens)
+    TimestampRules(rules).apply(got, tokens)
+    assert torch.equal(expected, got)
+
+
+def test_names_paths_and_digests(checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert sorted(WHISPER_NAMES) == sorted(whisper.available_models())
+    assert language_code("Deutsch", ["de"]) is None
+    digest = checkpoint_digest(f"whisper:{checkpoint}")
+    assert digest is not None
+    assert digest.startswith("blake3:")
+    assert checkpoint_digest("whisper:large-v3") is None
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(
+        "workers.engines.checkpoints._SOURCES", {"whisper": "http://127.0.0.1:9", "ngc": "http://127.0.0.1:9"}
+    )
+    for spec, remedy in (
+        ("whisper:large-v3", "XDG_CACHE_HOME"),
+        ("conformer:stt_en_conformer_ctc_large", "NEMO_CACHE"),
+    ):
+        with pytest.raises(VoxmillError, match=f"must be downloaded.*cannot be reached.*{remedy}") as raised:
+            check_available(spec)
+        assert "\n" not in str(raised.value)
+    (tmp_path / "whisper").mkdir()
+    (tmp_path / "whisper" / "large-v3.pt").write_bytes(b"x")
+    check_available("whisper:large")
+    with pytest.raises(VoxmillError, match="no model of this name"):
+        check_available("whisper:enormous")
+    with pytest.raises(VoxmillError, match="no such checkpoint"):
+        check_available(f"whisper:{tmp_path / 'none.pt'}")
+    (tmp_path / "code.pt").write_bytes(b"\x80\x02cos\nsystem\nq\x00.")
+    with pytest.raises(VoxmillError, match="cannot be loaded"):
+        load_transcriber(f"whisper:{tmp_path / 'code.pt'}", "cpu", AsrSettings())
+    with pytest.raises(VoxmillError, match="not in this version"):
+        load_transcriber("hubert:x", "cpu", AsrSettings())
