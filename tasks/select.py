@@ -34,7 +34,7 @@ def select(manifest: RunManifest, destination: str, where: str | None, storage: 
             query = f"SELECT * FROM utterances WHERE (\n{where or 'true'}\n) ORDER BY {_ORDER}"
             if len(duckdb.extract_statements(query)) != 1:
                 raise VoxmillError("must be one condition, without a semicolon", "where", f"It is {where!r}")
-            return cast(pa.Table, connection.execute(query).to_arrow_table()).cast(schema_of("utterances"))
+            return cast(pa.Table, connection.sql(query).to_arrow_table()).cast(schema_of("utterances"))
         except duckdb.Error as error:
             what = str(error).splitlines()[0]
             columns = ", ".join(schema_of("utterances").names)

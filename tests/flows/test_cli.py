@@ -1,0 +1,153 @@
+"""The command line in this process: what it shows, what it refuses and how it says so."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from flows.cli import app
+from schemas.config import Layout, Storage
+from schemas.manifest import ArchiveCounts, PublishedFile, RunManifest
+from tests.conftest import ROOT
+from workers.arrow import table_of
+from workers.compact import write_table
+
+HEAVY = ("prefect", "ray", "torch", "pyarrow", "numpy", "rich.console")
+
+
+def voxmill(*arguments: object) -> Result:
+    return CliRunner().invoke(app, [str(one) for one in arguments])
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> str:
+    """A spec that points to a file: planning asks for its digest, nothing loads it."""
+    (tmp_path / "model.pt").write_bytes(b"weights")
+    return f"whisper:{tmp_path / 'model.pt'}"
+
+
+def test_help_needs_no_heavy_import() -> None:
+    code = f"import sys, flows.cli; print([name for name in {HEAVY} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+    for command in ("run", "plan", "report", "regenerate", "verify", "demo"):
+        assert f"  {command} " in voxmill("--help").output
+        assert voxmill(command, "--help").exit_code == 0
+
+
+def test_plan_counts_without_touching_anything(shared_data: Path, checkpoint: str, tmp_path: Path) -> None:
+    lake = tmp_path / "lake"
+    sources = (shared_data / "fsdd" / "fsdd_test.tar", tmp_path / "missing.zip")
+    shown = voxmill("plan", *sources, "-d", lake, "--transcribers", checkpoint)
+    assert shown.exit_code == 0, shown.output
+    assert "fsdd_test.tar" in shown.output
+    assert " 250 " in shown.output
+    assert "[source_missing]" in shown.output
+    assert "h of audio" in shown.output
+    assert not lake.exists()
+
+
+def test_every_wrong_field_is_told_in_a_line_of_its_own(tmp_path: Path) -> None:
+    wrong = voxmill("plan", "a.tar", "-d", tmp_path, "--transcribers", "parrot:x", "--set", "features.n_mels=3")
+    lines = wrong.output.strip().splitlines()
+    assert wrong.exit_code == 1
+    assert [line.split(": ")[1] for line in lines] == ["transcribers.0", "recipe.features.n_mels"]
+    assert "no family 'parrot'; there are" in lines[0]
+    assert "greater than or equal to 8" in lines[1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["a.tar"], "destination: must be given"),
+        (["-d", "lake"], "sources: must be given"),
+        (["a.tar", "-d", "lake", "--set", "asr.denoised"], "is not of the form group.name=value"),
+        (["a.tar", "-d", "lake", "--set", "cluster.speed=3"], "cluster.speed: "),
+        (["a.tar", "-d", "lake", "--config", "nowhere.yaml"], "nowhere.yaml: the configuration cannot be read"),
+        (["a.tar", "-d", "lake", "--transcribers", "whisper:/nowhere/x.pt"], "whisper:/nowhere/x.pt: there is no such"),
+    ],
+)
+def test_mistakes_are_told_in_one_line(arguments: list[str], words: str) -> None:
+    refused = voxmill("plan", *arguments)
+    assert refused.exit_code == 1
+    assert words in refused.output
+    assert len(refused.output.strip().splitlines()) == 1
+
+
+def test_a_file_of_parameters_takes_the_flags_names(checkpoint: str, tmp_path: Path) -> None:
+    config = tmp_path / "nightly.yaml"
+    config.write_text(f"sources: [nowhere.tar]\ndestination: {tmp_path}\ntranscribers: ['{checkpoint}']\n")
+    assert "nowhere.tar: " in voxmill("plan", "-c", config).output
+    assert "elsewhere.tar: " in voxmill("plan", "elsewhere.tar", "-c", config).output
+    config.write_text("source: [nowhere.tar]\n")
+    assert "source: no parameter of this name; there are sources, " in voxmill("plan", "-c", config).output
+
+
+@pytest.fixture
+def lake(tmp_path: Path) -> Path:
+    """A destination with one published run of one utterance table."""
+    rejects = [{"archive": "a.tar", "member": name, "stage": "decode", "reason": "silent"} for name in ("1", "2")]
+    path = "rejects/run_date=2026-01-02/run_id=r1/part-00000.parquet"
+    file = write_table("rejects", iter([table_of("rejects", rejects)]), path, str(tmp_path), Storage())
+    publish(tmp_path, file)
+    return tmp_path
+
+
+def publish(lake: Path, file: PublishedFile, rejected: int = 2) -> None:
+    archive = ArchiveCounts(
+        uri="a.tar", id="i", layout="tar", whole=True, members_in=2, members_published=0, members_rejected=2,
+        utterances=0, hours=0,
+    )  # fmt: skip
+    manifest = RunManifest(
+        run_id="r1", run_date="2026-01-02", status="published", fingerprint="f", parameters={}, started_at="",
+        finished_at="", members_in=2, members_published=0, members_rejected=rejected, utterances=0, hours=0, wall_s=1,
+        real_time_factor=0, archives=[archive], reject_reasons={"silent": 2}, word_errors=[], stages={}, files=[file],
+        digests={}, versions={},
+    )  # fmt: skip
+    target = Path(Layout(destination=str(lake)).manifest("r1"))
+    target.parent.mkdir(exist_ok=True)
+    target.write_text(manifest.model_dump_json())
+
+
+def test_verify_believes_a_sound_destination(lake: Path) -> None:
+    sound = voxmill("verify", lake)
+    assert sound.exit_code == 0, sound.output
+    assert sound.output == "1 run, 1 file: all as the manifests say.\n"
+
+
+def test_verify_tells_what_is_lost_altered_left_over_or_miscounted(lake: Path) -> None:
+    (part,) = lake.glob("rejects/*/*/*.parquet")
+    manifest = RunManifest.model_validate_json((lake / "_runs/r1.json").read_text())
+
+    stray = part.with_name("part-00001.parquet")
+    stray.write_bytes(part.read_bytes())
+    assert f"{stray}: no manifest names this file" in voxmill("verify", lake).output
+    assert voxmill("verify", lake, "r1").exit_code == 0
+    stray.unlink()
+
+    publish(lake, manifest.files[0].model_copy(update={"rows": 3, "bytes": 5}))
+    told = voxmill("verify", lake)
+    assert told.exit_code == 1
+    assert f"has {part.stat().st_size} bytes, the manifest says 5" in told.output
+    assert "has 2 rows, the manifest says 3" in told.output
+
+    publish(lake, manifest.files[0], rejected=1)
+    assert "2 members in, but 0 published and 1 rejected" in voxmill("verify", lake).output
+
+    publish(lake, manifest.files[0])
+    part.write_bytes(part.read_bytes()[:-20])
+    assert "cannot be read" in voxmill("verify", lake).output
+    part.unlink()
+    assert "is missing" in voxmill("verify", lake).output
+
+
+def test_commands_on_a_destination_without_runs_say_so(tmp_path: Path) -> None:
+    for command in ("verify", "report"):
+        refused = voxmill(command, tmp_path)
+        assert refused.exit_code == 1
+        assert "published here" in refused.output
+        assert len(refused.output.strip().splitlines()) == 1
