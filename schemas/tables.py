@@ -139,7 +139,7 @@ _FIELDS: dict[str, list[tuple[str, pa.DataType, str]]] = {
         ("utterances", pa.int64(), "utterances with a reference"),
         ("hours", pa.float64(), "their audio, hours"),
         ("blocks", pa.int64(), "independent blocks the interval is drawn over"),
-        ("block_kind", pa.string(), "speaker, recording where speakers are unknown or one, or mixed"),
+        ("block_kind", pa.string(), "speaker, or recording where speakers are unknown or under five, or mixed"),
         ("words", pa.int64(), "reference words"),
         *_COUNTS,
         ("wer", pa.float64(), "pooled corpus WER: errors over reference words"),

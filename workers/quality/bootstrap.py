@@ -21,14 +21,14 @@ from schemas.ids import seed_of
 
 DRAWS = 2000  # Monte-Carlo error of a 95% limit: about 3% of the standard error
 MAX_BLOCKS = 512  # more are merged at random into this many: the interval hardly changes, the cost stays linear
-MIN_BLOCKS = 2
+MIN_BLOCKS = 5  # of fewer, the spread between blocks is hardly known, and no interval is given
 LEVEL = 0.95
 TOGETHER = 200  # data sets drawn in one go: bounds memory, at 200 x 2000 draws x 14 sums of 8 bytes to 45 MB
 
 
 @dataclass(frozen=True)
 class Interval:
-    """``value`` with the ends of its interval; both ends None where fewer than two blocks give no measure of spread."""
+    """``value`` with the ends of its interval; both ends None where there are too few blocks (MIN_BLOCKS)."""
 
     value: float
     low: float | None

@@ -13,12 +13,12 @@ import pyarrow as pa
 
 from schemas.tables import schema_of
 from workers.quality.bins import SLICES, value_order
-from workers.quality.bootstrap import wer_intervals
+from workers.quality.bootstrap import MIN_BLOCKS, wer_intervals
 from workers.quality.score import scorer
 from workers.quality.scored import COUNTS, Coded, Scored, scored
 
 CHOSEN = "chosen"
-SMALL_WORDS, SMALL_BLOCKS = 200, 5  # one word is half a point of WER; below five blocks an interval is mostly guess
+SMALL_WORDS, SMALL_BLOCKS = 200, MIN_BLOCKS  # of 200 words one is half a point; without blocks, no interval
 
 
 @dataclass(frozen=True)
@@ -39,14 +39,15 @@ class Blocks:
 def blocks_of(group: np.ndarray, speaker: np.ndarray, recording: np.ndarray, columns: np.ndarray) -> Blocks:
     """Sum ``columns`` (n, k) over the independent blocks of each group (codes 0..g-1, none of them empty).
 
-    Blocks are speakers where a group has two or more, and the recordings of those of unknown speaker; a group of one
-    speaker, whose own interval is asked for, falls back to recordings.
+    Blocks are speakers where a group has enough of them for an interval (MIN_BLOCKS), and the recordings of those of
+    unknown speaker. With fewer speakers blocks are recordings: the interval then holds for these speakers, and
+    ``kinds`` says so.
     """
     groups = int(group.max()) + 1 if len(group) else 0
     known = speaker >= 0
     speakers = int(speaker.max()) + 1 if known.any() else 0
     pairs = np.unique(group[known] * max(speakers, 1) + speaker[known])
-    by_speaker = np.bincount(pairs // max(speakers, 1), minlength=groups) >= 2
+    by_speaker = np.bincount(pairs // max(speakers, 1), minlength=groups) >= MIN_BLOCKS
     speaks = by_speaker[group] & known
     block = np.where(speaks, speaker, speakers + recording)
     span = int(block.max()) + 1 if len(block) else 1

@@ -75,7 +75,7 @@ def content(reader: Reader, previous: Reader | None) -> dict[str, Any]:
             if len(bins := figures.measured_bins(pairs)) > 1
         },
         "slices": _slices(quality),
-        "slice_rows": SLICE_ROWS,
+        "slice_names": {name: name.replace("_", " ") for name in SLICES} | {"snr": "signal-to-noise ratio"},
         "predictors": found,
         "kept_curve": figures.kept_curve(found) if found else None,
         "distributions": _distributions(utterances, chosen),
@@ -138,7 +138,7 @@ def _confidence(transcripts: pa.Table, engine: str) -> float | None:
 
 def _forest(quality: list[dict[str, Any]]) -> str | None:
     rows = [row for row in quality if row["slice"] == "all" and row["wer"] is not None and row["engine"] != CHOSEN]
-    return figures.forest([{**row, "label": row["engine"]} for row in rows]) if rows else None
+    return figures.forest(rows) if rows else None
 
 
 def _slices(quality: list[dict[str, Any]]) -> list[tuple[str, list[dict[str, Any]], int]]:

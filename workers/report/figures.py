@@ -57,14 +57,17 @@ def _axes(name: str, width: float = 4.6, height: float = 2.5) -> tuple[Figure, A
 def forest(rows: Sequence[dict[str, Any]]) -> str:
     """WER with its interval per engine and input, from rows of ``quality``."""
     with matplotlib.rc_context(_STYLE):
-        figure, axes = _axes("forest", 6.4, 0.7 + 0.36 * len(rows))
+        figure, axes = _axes("forest", 4.6, 0.6 + 0.42 * len(rows))
         for at, row in enumerate(reversed(rows)):
             colour = _FIRST if row["input"] == "raw" else _SECOND
             if row["wer_low"] is not None:
                 axes.plot([100 * row["wer_low"], 100 * row["wer_high"]], [at, at], color=colour, linewidth=2.2)
             axes.plot([100 * row["wer"]], [at], "o", color=colour, markersize=6)
-        axes.set_yticks(range(len(rows)), [f"{row['label']} · {row['input']}" for row in reversed(rows)])
-        axes.set_ylim(-0.6, len(rows) - 0.4)
+            # Above its line, not on the axis: names are long and phones narrow.
+            label = f"{row['engine']}, {row['input']}"
+            axes.annotate(label, (0, at), (3, 6), textcoords="offset points", fontsize=8, color=_MUTED)
+        axes.set_yticks([])
+        axes.set_ylim(-0.5, len(rows) - 0.2)
         axes.set_xlim(left=0)
         axes.grid(False, axis="y")
         axes.set_xlabel("word error rate, %, with 95% interval")
@@ -92,7 +95,7 @@ def by_snr(bins: Sequence[tuple[str, Comparison]]) -> str:
 def distribution(name: str, series: Sequence[tuple[str, np.ndarray]], label: str, limits: tuple[float, float]) -> str:
     """Histograms of one or two series over ``limits``; what lies outside is counted in the outermost bars."""
     with matplotlib.rc_context(_STYLE):
-        figure, axes = _axes(name, 4.2, 2.3)
+        figure, axes = _axes(name)
         edges = np.linspace(*limits, 25)
         for (title, values), colour in zip(series, (_FIRST, _SECOND), strict=False):
             clipped = np.clip(values[np.isfinite(values)], *limits)
@@ -109,7 +112,7 @@ def distribution(name: str, series: Sequence[tuple[str, np.ndarray]], label: str
 def kept_curve(predictors: Sequence[Predictor]) -> str:
     """WER of the kept set against the share kept, of the best two predictors."""
     with matplotlib.rc_context(_STYLE):
-        figure, axes = _axes("kept", 4.6, 2.7)
+        figure, axes = _axes("kept")
         for one, colour in zip(predictors, (_FIRST, _SECOND), strict=False):
             kept = [100 * value for value in one.kept_wer]
             axes.plot([100 * share for share in one.shares], kept, color=colour, linewidth=2, label=one.name)

@@ -10,7 +10,7 @@ from schemas.manifest import RunManifest
 from workers.quality.flags import FLAGS
 from workers.quality.slices import CHOSEN
 from workers.report.compare import Comparison
-from workers.report.wording import count, judged, name_of, percent
+from workers.report.wording import count, name_of, percent, span
 
 REJECTS_LOOK, REJECTS_BAD = 0.01, 0.10  # share of members: a nuisance; a broken source
 WER_BAD = 0.5  # every second word wrong: the wrong language, the wrong references or no speech
@@ -71,7 +71,7 @@ def _run(manifest: RunManifest) -> Iterable[Finding]:
     share = manifest.members_rejected / manifest.members_in if manifest.members_in else 0.0
     if share >= REJECTS_LOOK:
         reasons = sorted(manifest.reject_reasons.items(), key=lambda item: (-item[1], item[0]))[:2]
-        most = ", ".join(f"{reason} ({n:,})" for reason, n in reasons)
+        most = ", ".join(f"{reason.replace('_', ' ')} ({n:,})" for reason, n in reasons)
         level = "bad" if share >= REJECTS_BAD else "look"
         rejected = count(manifest.members_rejected, "recording")
         yield Finding(
@@ -87,7 +87,7 @@ def _errors(overall: dict[str, Any] | None, agreement: float | None, change: Com
             "bad", f"The engines differ in {percent(agreement)} of the words: check the language.", "evidence"
         )
     if change and change.shown == "higher":
-        yield Finding("look", f"WER rose since the last run by {judged(change)}.", "changes")
+        yield Finding("look", f"WER rose since the last run: {span(change)}.", "changes")
 
 
 def _flags(flagged: dict[str, int], utterances: int) -> Iterable[Finding]:

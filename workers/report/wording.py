@@ -76,11 +76,17 @@ def name_of(uri: str) -> str:
     return posixpath.basename(uri.rstrip("/")) or uri
 
 
+def span(one: Comparison) -> str:
+    """The size of a difference with its interval."""
+    ends = one.difference
+    between = (
+        "" if ends.low is None or ends.high is None else f" (95% interval {points(ends.low)} to {points(ends.high)})"
+    )
+    return f"{points(ends.value)} points{between}"
+
+
 def judged(one: Comparison) -> str:
     """A comparison in words; says so where it shows nothing."""
-    ends = one.difference
-    span = "" if ends.low is None or ends.high is None else f" (95% interval {points(ends.low)} to {points(ends.high)})"
-    size = f"{points(ends.value)} points{span}"
     if one.shown == "unknown":
-        return f"{size}; too few independent speakers or recordings to judge"
-    return f"{size}: no difference shown" if one.shown == "none" else f"{size}: {one.shown}"
+        return f"{span(one)}; too few independent speakers or recordings to judge"
+    return f"{span(one)}: {'no difference shown' if one.shown == 'none' else one.shown}"

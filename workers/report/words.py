@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from workers.quality.align import align
+
+T = TypeVar("T", str, tuple[str, str])
 
 
 @dataclass(frozen=True)
@@ -37,7 +40,7 @@ def difference(reference: str, hypothesis: str) -> list[Piece]:
 
 @dataclass(frozen=True)
 class Confusions:
-    """The most frequent errors: (reference word, heard word, count), (word, count, share of its occurrences)."""
+    """The most frequent errors: (reference word, heard word, count) and (word, count)."""
 
     substitutions: list[tuple[str, str, int]]
     deletions: list[tuple[str, int]]
@@ -45,8 +48,8 @@ class Confusions:
     utterances: int
 
 
-def confusions(pairs: Iterable[tuple[str, str]], top: int = 15) -> Confusions:
-    """Count the errors of pairs of normalised (reference, hypothesis)."""
+def confusions(pairs: Iterable[tuple[str, str]], top: int = 12) -> Confusions:
+    """Count the errors of pairs of normalised (reference, hypothesis); what happened once is left to chance."""
     substitutions: Counter[tuple[str, str]] = Counter()
     deletions: Counter[str] = Counter()
     insertions: Counter[str] = Counter()
@@ -65,8 +68,9 @@ def confusions(pairs: Iterable[tuple[str, str]], top: int = 15) -> Confusions:
             elif chunk.type == "insert":
                 insertions.update(right)
 
-    def ordered(counter: Counter[str]) -> list[tuple[str, int]]:
-        return sorted(counter.items(), key=lambda item: (-item[1], item[0]))[:top]
+    def ordered(counter: Counter[T]) -> list[tuple[T, int]]:
+        found = sorted(counter.items(), key=lambda item: (-item[1], item[0]))[:top]
+        return [item for item in found if item[1] > 1] or found[: top // 2]
 
-    pairs_ordered = sorted(substitutions.items(), key=lambda item: (-item[1], item[0]))[:top]
-    return Confusions([(*pair, n) for pair, n in pairs_ordered], ordered(deletions), ordered(insertions), len(listed))
+    swapped = [(*pair, n) for pair, n in ordered(substitutions)]
+    return Confusions(swapped, ordered(deletions), ordered(insertions), len(listed))
