@@ -82,9 +82,9 @@ class Share:
 def shares(cpus: float, gpus: float, engines: Sequence[str], shards: int | None, cluster: Cluster) -> dict[str, Share]:
     """Share a cluster of ``cpus`` and ``gpus`` among the stages: ``front``, ``write`` and every engine pool.
 
-    With GPUs, each engine has one actor per GPU and the engines share each GPU evenly; without, each engine has a
-    single-threaded actor per core on small machines and per two cores on large ones, never more than there are shards
-    (``shards`` None: unknown). Whatever all pools and task stages may hold at once fits the cluster: actors that hold
+    With GPUs, each engine has one actor per GPU and the engines share each GPU evenly; without, an engine that writes
+    its text word by word (Whisper) has a single-threaded actor per core and the others one per four cores, never more
+    than there are shards (``shards`` None: unknown). Whatever all pools and task stages may hold at once fits the cluster: actors that hold
     every logical CPU starve a task stage for ever, without an error.
     Raises VoxmillError where overrides ask for more GPUs than there are.
     """
@@ -94,8 +94,8 @@ def shares(cpus: float, gpus: float, engines: Sequence[str], shards: int | None,
     gpu_each: dict[str, float] = {}
     for engine in engines:
         fraction = cluster.gpus.get(engine, min(1.0, 1 / len(engines)) if gpus and _uses_gpu(engine) else 0.0)
-        per_core = cores if cores <= 8 else cores // 2
-        count = max(1, int(gpus)) if fraction else min(per_core, most)
+        on_cpus = cores if engine.startswith(_AUTOREGRESSIVE) else max(1, cores // 4)
+        count = max(1, int(gpus)) if fraction else min(on_cpus, most)
         workers[engine] = cluster.actors.get(engine, count)
         gpu_each[engine] = fraction
     asked = sum(workers[engine] * gpu_each[engine] for engine in engines)
@@ -113,6 +113,9 @@ def shares(cpus: float, gpus: float, engines: Sequence[str], shards: int | None,
         name: Share(count, _floor(unit * (0.98 if name in engines else 1.0)), gpu_each.get(name, 0.0))
         for name, count in workers.items()
     }
+
+
+_AUTOREGRESSIVE = ("whisper:", "faster-whisper:")
 
 
 def _uses_gpu(engine: str) -> bool:
