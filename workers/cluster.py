@@ -14,6 +14,8 @@ from schemas.errors import VoxmillError
 _LOCAL_OBJECT_STORE_MB = 1024
 _THREADS = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"), "1")
 
+_QUIET = {"RAY_BACKEND_LOG_LEVEL": "fatal"}  # Ray's core warns on stderr of Ray Data's own ways
+
 
 @contextmanager
 def connect(cluster: Cluster, storage: Storage) -> Iterator[None]:
@@ -47,7 +49,8 @@ def connect(cluster: Cluster, storage: Storage) -> Iterator[None]:
             ) from error
     else:
         # Workers inherit the environment of a Ray that this process starts.
-        os.environ.update({name: os.environ.get(name, value) for name, value in _THREADS.items()})
+        for name, value in {**_THREADS, **_QUIET}.items():
+            os.environ.setdefault(name, value)
         ray.init(
             num_cpus=max(1, int(cluster.cpus)) if cluster.cpus else os.cpu_count(),
             object_store_memory=(cluster.object_store_mb or _LOCAL_OBJECT_STORE_MB) << 20,
@@ -84,8 +87,8 @@ def shares(cpus: float, gpus: float, engines: Sequence[str], shards: int | None,
 
     With GPUs, each engine has one actor per GPU and the engines share each GPU evenly; without, an engine that writes
     its text word by word (Whisper) has a single-threaded actor per core and the others one per four cores, never more
-    than there are shards (``shards`` None: unknown). Whatever all pools and task stages may hold at once fits the cluster: actors that hold
-    every logical CPU starve a task stage for ever, without an error.
+    than there are shards (``shards`` None: unknown). Whatever all pools and task stages may hold at once fits the
+    cluster: actors that hold every logical CPU starve a task stage for ever, without an error.
     Raises VoxmillError where overrides ask for more GPUs than there are.
     """
     cores = max(1, int(cpus))
