@@ -51,6 +51,11 @@ Region = Annotated[str | None, typer.Option("--region", help=_storage("region"))
 Profile = Annotated[str | None, typer.Option("--profile", help=_storage("profile"))]
 Anonymous = Annotated[bool | None, typer.Option("--anonymous", help=_storage("anonymous"))]
 Block = Annotated[str | None, typer.Option("--credentials-block", help=_storage("credentials_block"))]
+Where = Annotated[str | None, typer.Option("--where", help=description_of(config.Where))]
+Text = Annotated[str | None, typer.Option("--text", help=description_of(config.SpokenText))]
+Voices = Annotated[list[str] | None, typer.Option("--voices", help=description_of(config.Voices) + "; repeatable")]
+Hears = Annotated[str | None, typer.Option("--round-trip", help=description_of(config.RoundTrip))]
+MaxWer = Annotated[float | None, typer.Option("--max-wer", help=description_of(config.MaxRoundTripWer))]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="every log line, tracebacks included")]
 
 
@@ -72,7 +77,7 @@ def run(
     set_: Set = None,
     verbose: Verbose = False,
 ) -> None:
-    """Process archives and publish tables and a report. What is published already is skipped."""
+    """Publish tables and a report of archives. What is published already is skipped."""
     with terminal.reported(RESUME):
         form = _form(
             config, set_, sources, destination, transcribers, tts, language, reprocess, ray_address,
@@ -102,7 +107,7 @@ def plan(
     set_: Set = None,
     verbose: Verbose = False,
 ) -> None:
-    """Show what a run would do; reads no audio beyond headers and writes nothing."""
+    """Show what a run would do. Reads no audio beyond headers and writes nothing."""
     with terminal.reported():
         form = _form(
             config, set_, sources, destination, transcribers, tts, language, reprocess, None,
@@ -135,6 +140,45 @@ def report(
 
 
 @app.command()
+def regenerate(
+    destination: Published,
+    run_id: RunId = None,
+    tts: Tts = None,
+    where: Where = None,
+    text: Text = None,
+    voices: Voices = None,
+    round_trip: Hears = None,
+    max_wer: MaxWer = None,
+    ray_address: RayAddress = None,
+    endpoint_url: Endpoint = None,
+    region: Region = None,
+    profile: Profile = None,
+    anonymous: Anonymous = None,
+    credentials_block: Block = None,
+    verbose: Verbose = False,
+) -> None:
+    """Speak a published run's texts afresh; hear the result and compare."""
+    with terminal.reported(RESUME):
+        form = {
+            "destination": destination,
+            "run_id": run_id,
+            "tts": tts,
+            "where": where,
+            "text": text,
+            "voices": listed(voices),
+            "round_trip": round_trip,
+            "max_wer": max_wer,
+            "cluster": {"address": ray_address},
+            "storage": _reach(endpoint_url, region, profile, anonymous, credentials_block),
+        }
+        terminal.prepare()
+        terminal.starting()
+        from flows.launch import launch_regenerate
+
+        launch_regenerate(given(form), verbose)
+
+
+@app.command()
 def verify(
     destination: Published,
     run_id: RunId = None,
@@ -143,7 +187,7 @@ def verify(
     profile: Profile = None,
     anonymous: Anonymous = None,
 ) -> None:
-    """Check published runs: every file there with its rows and bytes, counts that add up, nothing left over."""
+    """Check published runs. Every file there with its rows and bytes, counts that add up, nothing left over."""
     with terminal.reported():
         from tasks.verify import verify as check
         from tasks.wording import count
@@ -166,7 +210,7 @@ def demo(
     minutes: Annotated[float | None, typer.Option(help="length of the demo corpus, minutes of audio", min=0.5)] = None,
     verbose: Verbose = False,
 ) -> None:
-    """Run the whole thing on a small corpus made on the spot, with bundled checkpoints; needs no network."""
+    """Run it all on a small corpus. Corpus and checkpoints come along; no network is needed."""
     with terminal.reported("voxmill demo goes on where this run stopped."):
         root = folder.expanduser().absolute()
         terminal.prepare(root / "prefect")

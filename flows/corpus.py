@@ -9,9 +9,6 @@ from prefect.client.schemas.objects import State
 from prefect.states import Completed, Failed
 from prefect.utilities.annotations import quote
 from pydantic import Field
-from tasks.discover import discover
-from tasks.plan import plan
-from tasks.report import report
 
 from flows.credentials import access
 from flows.form import described
@@ -34,8 +31,11 @@ from schemas.errors import VoxmillError
 from schemas.manifest import RunManifest
 from schemas.records import Discovery, Plan, Run
 from tasks.artifacts import publish_artifacts
+from tasks.discover import discover
+from tasks.plan import plan
 from tasks.process import process
 from tasks.publish import publish, published_members
+from tasks.report import report
 from tasks.summary import headline
 from tasks.wording import count
 from workers.cluster import connect
@@ -167,10 +167,11 @@ def announce(planned: Plan, run: Run) -> None:
     logger.info("Run %s: %s in %s", run.id, count(planned.members, "member"), count(len(planned.shards), "shard"))
 
 
-def finished(manifest: RunManifest) -> State[RunManifest | None]:
+def finished(manifest: RunManifest, more: str = "") -> State[RunManifest | None]:
     """The flow run's final state, with counts; failed where shards are left to do, so that somebody looks."""
+    counts = headline(manifest) + more
     if manifest.failed_shards:
         shard, why = next(iter(manifest.failed_shards.items()))
-        message = f"{headline(manifest)}. Run again to finish what failed. Shard {shard}: {why}"
+        message = f"{counts}. Run again to finish what failed. Shard {shard}: {why}"
         return Failed(name=PARTIAL, message=message, data=manifest)
-    return Completed(name=PUBLISHED, message=headline(manifest), data=manifest)
+    return Completed(name=PUBLISHED, message=counts, data=manifest)

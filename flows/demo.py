@@ -21,11 +21,11 @@ def demo_form(folder: Path, reprocess: bool = False, minutes: float | None = Non
     engines = [f"{family}:{_checkpoint(name)}" for family, name in _ENGINES]
     if str(ROOT) not in sys.path:
         sys.path.insert(0, str(ROOT))
-    from infra.demo.corpus import build
+    from infra.demo.corpus import SOURCES, build
 
     corpus = build(folder / "corpus") if minutes is None else build(folder / "corpus", minutes=minutes)
     return {
-        "sources": [str(path) for path in sorted(corpus.iterdir()) if not path.name.startswith(".")],
+        "sources": [str(corpus / name) for name in SOURCES],
         "destination": str(folder / "lake"),
         "transcribers": engines,
         "tts": VOICE,

@@ -52,6 +52,17 @@ def launch_report(form: dict[str, Any], verbose: bool) -> None:
     terminal.console().print(state.result(raise_on_failure=False), soft_wrap=True, markup=False)
 
 
+def launch_regenerate(form: dict[str, Any], verbose: bool) -> None:
+    """Run the regenerate flow and print what it made; exits 1 where shards are left to do."""
+    from flows.regenerate import regenerate
+
+    terminal.quiet(verbose)
+    state = finish(regenerate(**checked_form(regenerate, form), return_state=True), verbose)
+    if state.is_failed():
+        terminal.fail(state.message or str(state.name))
+    terminal.console().print(f"{state.name}: {state.message}", soft_wrap=True, markup=False)
+
+
 def checked_form(flow: Flow[..., Any], form: dict[str, Any]) -> dict[str, Any]:
     """``form`` as ``flow`` takes it, defaults filled in; where it does not, a line per field, and exit 1."""
     unknown = [name for name in form if name not in flow.parameters.properties]

@@ -10,7 +10,7 @@ from flows.credentials import access
 from flows.form import described
 from flows.identity import run_name
 from schemas.config import Destination, RunId, Storage
-from tasks import report as reporting
+from tasks.report import report as write_page
 from tasks.runs import find_manifest
 from tasks.summary import headline
 from workers.storage import absolute_url
@@ -25,5 +25,5 @@ def report(destination: Destination, run_id: RunId = None, storage: Storage = ST
     root = absolute_url(destination)
     with access(storage):
         manifest = find_manifest(root, run_id, storage)
-        page = reporting.report(manifest, root, storage)
+        page = write_page(manifest, root, storage)
     return Completed(name="Reported", message=f"{page}: {headline(manifest)}", data=page)

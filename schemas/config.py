@@ -41,6 +41,8 @@ RoundTrip = Annotated[
     TranscriberSpec | None,
     Field(description="engine that hears what was spoken; the last of the published run's when unset"),
 ]
+Voice = Annotated[SynthesizerSpec, Field(description="voice engine spec, such as espeak:en-us")]
+MaxRoundTripWer = Annotated[float, Field(ge=0, description="round-trip WER up to which a clip is marked kept")]
 MaxFileMb = Annotated[int, Field(ge=1, le=4096, description="size that published files are compacted to, MB")]
 
 
@@ -115,7 +117,7 @@ class TtsSettings(Settings):
 
     synthesizer: Synthesizer = None
     voices: Voices = ()
-    max_wer: float = Field(0.2, ge=0, description="round-trip WER up to which a clip is marked kept")
+    max_wer: MaxRoundTripWer = 0.2
     max_chars: int = Field(2000, gt=0, description="longer texts are rejected (text_too_long)")
 
 
@@ -171,6 +173,20 @@ class CorpusParameters(Settings):
     cluster: Cluster = Cluster()
     sharding: Sharding = Sharding()
     reprocess: Reprocess = False
+    max_file_mb: MaxFileMb = 256
+
+
+class RegenerateParameters(Settings):
+    """Parameters of the regenerate flow."""
+
+    destination: Destination
+    run_id: RunId = None
+    where: Where = None
+    text: SpokenText = "either"
+    tts: TtsSettings
+    round_trip: RoundTrip = None
+    storage: Storage = Storage()
+    cluster: Cluster = Cluster()
     max_file_mb: MaxFileMb = 256
 
 

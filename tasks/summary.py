@@ -30,7 +30,8 @@ def headline(manifest: RunManifest) -> str:
 
     Members in are published, rejected, or left for the next run where shards failed.
     """
-    counts = f"{count(manifest.members_in, 'member')} in, {manifest.members_published:,} published"
+    noun = "utterance" if manifest.kind == "regenerate" else "member"
+    counts = f"{count(manifest.members_in, noun)} in, {manifest.members_published:,} published"
     failed = f", {count(len(manifest.failed_shards), 'shard')} failed" if manifest.failed_shards else ""
     return f"{counts}, {manifest.members_rejected:,} rejected{failed}; {manifest.hours:.2f} h of speech"
 
