@@ -14,6 +14,7 @@ from schemas.errors import VoxmillError
 _LOCAL_OBJECT_STORE_MB = 1024
 _THREADS = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"), "1")
 
+_STARTS = 3  # a busy machine can take longer than Ray waits
 _QUIET = {"RAY_BACKEND_LOG_LEVEL": "fatal"}  # Ray's core warns on stderr of Ray Data's own ways
 
 
@@ -48,20 +49,36 @@ def connect(cluster: Cluster, storage: Storage) -> Iterator[None]:
                 "RAY_AUTH_TOKEN_PATH here too",
             ) from error
     else:
-        # Workers inherit the environment of a Ray that this process starts.
-        for name, value in {**_THREADS, **_QUIET}.items():
-            os.environ.setdefault(name, value)
-        ray.init(
-            num_cpus=max(1, int(cluster.cpus)) if cluster.cpus else os.cpu_count(),
-            object_store_memory=(cluster.object_store_mb or _LOCAL_OBJECT_STORE_MB) << 20,
-            include_dashboard=False,
-            logging_level=logging.ERROR,
-            log_to_driver=False,
-        )
+        _start_local(cluster)
     try:
         yield
     finally:
         ray.shutdown()
+
+
+def _start_local(cluster: Cluster) -> None:
+    import ray
+
+    # Workers inherit the environment of a Ray that this process starts.
+    for name, value in {**_THREADS, **_QUIET}.items():
+        os.environ.setdefault(name, value)
+    for attempt in range(1, _STARTS + 1):
+        try:
+            ray.init(
+                num_cpus=max(1, int(cluster.cpus)) if cluster.cpus else os.cpu_count(),
+                object_store_memory=(cluster.object_store_mb or _LOCAL_OBJECT_STORE_MB) << 20,
+                include_dashboard=False,
+                logging_level=logging.CRITICAL,
+                log_to_driver=False,
+            )
+            return
+        except Exception as error:  # a bare Exception is what Ray raises where it is not up within 30 seconds
+            ray.shutdown()
+            if attempt == _STARTS:
+                raise VoxmillError(
+                    f"a local Ray could not be started ({_first_line(error)})",
+                    do="Close what else keeps this machine busy, or name a cluster with --ray-address",
+                ) from error
 
 
 def _credentials() -> dict[str, str]:

@@ -1,0 +1,65 @@
+"""A run on a Ray of several nodes that the driver is no part of."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from schemas.config import Storage
+from tasks.runs import latest_manifest
+
+
+@pytest.fixture
+def two_nodes() -> Iterator[str]:
+    """Address of a Ray whose head gives no CPU and whose two other nodes give one each."""
+    from ray.cluster_utils import Cluster
+
+    store = 200 << 20
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "object_store_memory": store})
+    try:
+        for _ in range(2):
+            cluster.add_node(num_cpus=1, object_store_memory=store)
+        yield cluster.address
+    finally:
+        cluster.shutdown()
+
+
+def test_a_run_on_a_cluster(
+    two_nodes: str, shared_data: Path, bundled_checkpoints: dict[str, Path], tmp_path: Path
+) -> None:
+    command = [
+        sys.executable, "-m", "flows.cli", "run",
+        str(shared_data / "cmu-arctic"), str(shared_data / "broken"),
+        "--destination", str(tmp_path / "lake"),
+        "--ray-address", two_nodes,
+        *(word for family, path in bundled_checkpoints.items() for word in ("--transcribers", f"{family}:{path}")),
+    ]  # fmt: skip
+    environment = {
+        **os.environ,
+        "PREFECT_HOME": str(tmp_path / "prefect"),
+        "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE": "true",
+    }
+    environment.pop("RAY_ADDRESS", None)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=540)
+    assert done.returncode == 0, done.stdout + done.stderr
+    manifest = latest_manifest(str(tmp_path / "lake"), Storage())
+    assert manifest is not None
+    assert manifest.members_in == manifest.members_published + manifest.members_rejected
+    assert [archive.members_published for archive in manifest.archives] == [4, 0]
+
+
+def test_a_cluster_that_does_not_answer_is_one_line(tmp_path: Path) -> None:
+    from schemas.config import Cluster
+    from schemas.errors import VoxmillError
+    from workers.cluster import connect
+
+    with (
+        pytest.raises(VoxmillError, match="no Ray cluster answers"),
+        connect(Cluster(address="127.0.0.1:1"), Storage()),
+    ):
+        pass
