@@ -19,7 +19,7 @@ from schemas.records import Archive, Member, Seconds
 from workers.sources.entries import Entry, decode_text
 from workers.sources.kinds import estimate_s
 from workers.sources.sniff import compression_of, decompressor
-from workers.sources.store import StoreError, StoreFile, uri_of, version_of
+from workers.sources.store import ArchiveError, StoreError, StoreFile, uri_of, version_of
 from workers.sources.tables import row_of
 from workers.storage import open_filesystem
 
@@ -45,7 +45,7 @@ def piece_name(name: str, offset: Seconds | None) -> str:
 def entries(archive: Archive, storage: Storage) -> Iterator[Entry]:
     """One entry per line; lines that say nothing usable and recordings that are not there are refused.
 
-    Relative paths are taken from the manifest's own folder. Raises StoreError.
+    Relative paths are taken from the manifest's own folder. Raises StoreError, and ArchiveError for damaged data.
     """
     lines = list(_lines(_read(archive, storage)))
     parsed: list[tuple[str, Member | str]] = []
@@ -67,7 +67,10 @@ def _read(archive: Archive, storage: Storage) -> str:
     with StoreFile(archive.uri, storage) as file:
         data = file.read()
     if kind := compression_of(data[:16]):
-        data = decompressor(io.BytesIO(data), kind).read()
+        try:
+            data = decompressor(io.BytesIO(data), kind).read_all()
+        except Exception as error:  # each library has errors of its own for damage
+            raise ArchiveError(Reason.ARCHIVE_UNREADABLE, f"damaged {kind} data ({error}). Fetch it again") from error
     return decode_text(data)
 
 

@@ -6,7 +6,7 @@ import bz2
 import gzip
 import io
 import lzma
-from typing import IO, Any
+from typing import Any
 
 from schemas.reasons import Reason
 from schemas.records import Layout
@@ -16,6 +16,7 @@ from workers.sources.tar import is_tar
 
 HEAD = 64 * 1024  # bytes looked at
 _BLOCK = 1024 * 1024  # and of bzip2 and zstd, which give nothing before a whole block (900 and 128 kB) is there
+_BUFFER = 64 * 1024
 _MAGIC = (
     (b"\x1f\x8b", "gzip"), (b"BZh", "bzip2"), (b"\xfd7zXZ\x00", "xz"), (b"\x28\xb5\x2f\xfd", "zstd"),
     (b"PK\x03\x04", "zip"), (b"PK\x05\x06", "zip"), (b"7z\xbc\xaf\x27\x1c", "7z"), (b"Rar!", "rar"),
@@ -28,17 +29,34 @@ def compression_of(head: bytes) -> str:
     return next((name for magic, name in _MAGIC if head.startswith(magic)), "")
 
 
-def decompressor(file: Any, compression: str) -> IO[bytes]:
+class Decompressed:
+    """A one-way reader that gives what has been decompressed by now, up to the number of bytes asked for.
+
+    So all that comes before damage is given before the damage is raised, where a reader that fills its buffers loses
+    what is in them.
+    """
+
+    def __init__(self, inner: Any) -> None:
+        self._inner = inner
+
+    def read(self, size: int = _BUFFER) -> bytes:
+        return bytes(self._inner.read1(min(size, _BUFFER)))
+
+    def read_all(self) -> bytes:
+        return b"".join(iter(self.read, b""))
+
+
+def decompressor(file: Any, compression: str) -> Decompressed:
     """A one-way reader of what is compressed in ``file``; several concatenated streams are read as one."""
     if compression == "gzip":
-        return gzip.GzipFile(fileobj=file, mode="rb")  # type: ignore[return-value]
+        return Decompressed(gzip.GzipFile(fileobj=file, mode="rb"))
     if compression == "bzip2":
-        return bz2.BZ2File(file)  # type: ignore[return-value]
+        return Decompressed(bz2.BZ2File(file))
     if compression == "xz":
-        return lzma.LZMAFile(file)  # type: ignore[return-value]
+        return Decompressed(lzma.LZMAFile(file))
     import zstandard
 
-    return zstandard.ZstdDecompressor().stream_reader(file, read_across_frames=True)  # type: ignore[return-value]
+    return Decompressed(zstandard.ZstdDecompressor().stream_reader(file, read_across_frames=True))
 
 
 def layout_of(name: str, file: Any, *, has_size: bool = True) -> Layout:
@@ -70,8 +88,7 @@ def layout_of(name: str, file: Any, *, has_size: bool = True) -> Layout:
 def _compressed(name: str, head: bytes, kind: str) -> Layout:
     """A compressed tar or manifest, from what its first bytes decompress to."""
     try:
-        with decompressor(io.BytesIO(head), kind) as inner:
-            first = _read_some(inner, 512)
+        first = _read_some(decompressor(io.BytesIO(head), kind), 512)
     except StoreError:
         raise
     except Exception as error:  # each library has errors of its own for damage
@@ -86,7 +103,7 @@ def _compressed(name: str, head: bytes, kind: str) -> Layout:
     raise ArchiveError(Reason.ARCHIVE_UNREADABLE, message)
 
 
-def _read_some(inner: IO[bytes], size: int) -> bytes:
+def _read_some(inner: Decompressed, size: int) -> bytes:
     """Up to ``size`` bytes; fewer where the input ends early (the head is cut on purpose)."""
     data = b""
     try:

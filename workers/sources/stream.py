@@ -41,8 +41,8 @@ def read_stream(
 ) -> Iterator[StreamShard | LateReferences]:
     """Read a compressed tar from its start to its end, once.
 
-    Shards are cut as those of other archives are; memory holds one shard's members (larger ones than ``limits`` allow are
-    passed over unread). Sidecars count from where they stand; what comes later than the shard of its
+    Shards are cut as those of other archives are; memory holds one shard's members (those larger than ``limits``
+    allow are passed over unread). Sidecars count from where they stand; what comes later than the shard of its
     recording comes out last, as one LateReferences. Members that ``skip`` knows are passed over. A stream that ends
     too early gives all that came before, and a reject that says so.
     Raises StoreError where the store fails: what has been given stays good, the stream can be read again.
@@ -81,6 +81,8 @@ class _Reading:
         except ArchiveError as error:
             problem = self._problem(error.reason, error.message)
         late = self._late()
+        for member, _ in self._payloads:  # still to be given out: their sidecars are used
+            self._references.of(member.name)
         for name in self._references.unused():
             if name in self._sidecars:
                 self._found = True

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
 import posixpath
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -111,10 +112,12 @@ def row_of(fields: Mapping[str, Any]) -> Row | None:
 
 
 def _number(value: Any) -> float | None:
+    """Seconds from 0 on; None for anything else."""
     try:
-        return float(value)
+        number = float(value)
     except (TypeError, ValueError):
         return None
+    return number if 0 <= number < math.inf else None
 
 
 def _json_rows(text: str) -> Iterator[Row]:
@@ -128,7 +131,7 @@ def json_records(text: str) -> Iterator[Any]:
     if text.lstrip().startswith("["):
         try:
             yield from json.loads(text)
-        except ValueError:
+        except (ValueError, RecursionError):
             return
         return
     for line in io.StringIO(text):
@@ -143,17 +146,28 @@ def _delimited(name: str, text: str) -> Iterator[Row]:
     cells, delimiter = _header(head, name)
     lines = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, quoting=_quoting(delimiter))
     if set(cells) & set(FILE) and set(cells) & _KNOWN - set(FILE):
-        next(lines, None)
+        next(_lenient(lines), None)
         # Common Voice lists clips whose speakers said something else than the sentence: it is no reference for them.
         is_invalid = posixpath.basename(name).lower() == "invalidated.tsv"
-        for values in lines:
+        for values in _lenient(lines):
             row = row_of(dict(zip(cells, values, strict=False)))
             if row:
                 yield row._replace(side=row.side._replace(text=None)) if is_invalid else row
         return
-    for values in lines:
+    for values in _lenient(lines):
         if row := _headerless(values, delimiter):
             yield row
+
+
+def _lenient(lines: Iterator[list[str]]) -> Iterator[list[str]]:
+    """The lines that can be read: csv refuses NUL bytes and fields without end."""
+    while True:
+        try:
+            yield next(lines)
+        except csv.Error:
+            continue
+        except StopIteration:
+            return
 
 
 def _header(line: str, name: str) -> tuple[list[str], str]:

@@ -19,7 +19,6 @@ from workers.sources.entries import Entry, decode_name, is_wanted
 from workers.sources.kinds import estimate_s
 from workers.sources.store import ArchiveError, StoreError
 
-_BUFFER = 256 * 1024  # bytes asked of a decompressor at a time
 SAMPLE = 1024  # bytes at both ends of a member that its version is taken from
 _MAX_EXTENDED = 1024 * 1024  # a long name or PAX header beyond is an attack: tarfile would read it whole
 _EXTENDED = (tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK, tarfile.XHDTYPE, tarfile.XGLTYPE,
@@ -105,7 +104,7 @@ def entries(file: Any, uri: str, size: int | None, *, stream: bool = False) -> I
     """
     count = 0
     try:
-        with Headers.open(fileobj=file, mode="r|" if stream else "r:", bufsize=_BUFFER) as tar:
+        with Headers.open(fileobj=file, mode="r|" if stream else "r:", bufsize=64 * 1024) as tar:
             for header in tar:
                 if header.isdir():
                     continue

@@ -1,0 +1,167 @@
+"""Corpora unpack as downloaded: references are found where each of them keeps its own."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+from source_archives import COMPRESSORS, Files, clips, listed, sides, streamed, tar_bytes, write, zip_bytes
+
+from schemas.reasons import Reason
+
+Sides = dict[str, tuple[str | None, str | None, str | None]]
+CV = "client_id\tpath\tsentence\tup_votes\tage\tlocale"
+
+
+def jsonl(*records: dict) -> bytes:  # type: ignore[type-arg]
+    return "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records).encode()
+
+
+# layout -> (files beside the two recordings, names of the recordings, what is known of them, names refused)
+CORPORA: dict[str, tuple[Files, list[str], Sides, list[str]]] = {
+    "same stem": (
+        [("a.txt", "﻿Erste\n Zeile".encode()), ("b.lab", "ça va".encode("cp1252")), ("c.txt", b"no recording")],
+        ["a.wav", "b.wav"], {"a.wav": ("Erste Zeile", None, None), "b.wav": ("ça va", None, None)}, ["c.txt"],
+    ),
+    "webdataset": (
+        [("s/1.json", json.dumps({"text": "one", "id": "x", "language": "en", "speaker": 7}).encode()),
+         ("s/1.cls", b"1"), ("s/2.txt", b"two")],
+        ["s/1.wav", "s/2.wav"], {"s/1.wav": ("one", "en", "7"), "s/2.wav": ("two", None, None)}, [],
+    ),
+    "librispeech": (
+        [("L/84/121/84-121.trans.txt", b"84-121-0000 GO ON\n84-121-0001 DO YOU KNOW\n"), ("L/README.TXT", b"about"),
+         ("L/SPEAKERS.TXT", b"; comment\n84 | F | dev-clean | 8.02 | Christie Nowak\n")],
+        ["L/84/121/84-121-0000.flac", "L/84/121/84-121-0001.flac"],
+        {"L/84/121/84-121-0000.flac": ("GO ON", None, "84"), "L/84/121/84-121-0001.flac": ("DO YOU KNOW", None, "84")},
+        ["L/README.TXT"],
+    ),
+    "lj speech": (
+        [("LJ/metadata.csv", b'LJ001-0001|In 1465|In fourteen "sixty"-five\nLJ001-0002|he said, "no"|\n')],
+        ["LJ/wavs/LJ001-0001.wav", "LJ/wavs/LJ001-0002.wav"],
+        {"LJ/wavs/LJ001-0001.wav": ('In fourteen "sixty"-five', None, None),
+         "LJ/wavs/LJ001-0002.wav": ('he said, "no"', None, None)}, [],
+    ),
+    "vctk": (
+        [("V/txt/p225/p225_001.txt", b"Please call Stella."), ("V/speaker-info.txt", b"ID AGE\n225 23\n")],
+        ["V/wav48_silence_trimmed/p225/p225_001_mic1.flac", "V/wav48_silence_trimmed/p225/p225_001_mic2.flac"],
+        {f"V/wav48_silence_trimmed/p225/p225_001_mic{i}.flac": ("Please call Stella.", None, "p225") for i in (1, 2)},
+        ["V/speaker-info.txt"],
+    ),
+    "common voice": (
+        [("cv/de/validated.tsv", f'{CV}\nc1\tx_1.mp3\t"Ja", sagte er\t2\t\tde\n'.encode()),
+         ("cv/de/invalidated.tsv", f"{CV}\nc2\tx_2.mp3\tfalsch\t0\t\tde\n".encode())],
+        ["cv/de/clips/x_1.mp3", "cv/de/clips/x_2.mp3"],
+        {"cv/de/clips/x_1.mp3": ('"Ja", sagte er', "de", "c1"), "cv/de/clips/x_2.mp3": (None, "de", "c2")}, [],
+    ),
+    "fleurs": (
+        [("f/test.tsv", b"1\t10.wav\tRoh, eins\troh eins\tr o h\t9\tMALE\n2\t11.wav\tZwei\tzwei\tz\t9\tMALE\n")],
+        ["f/audio/test/10.wav", "f/audio/test/11.wav"],
+        {"f/audio/test/10.wav": ("Roh, eins", None, None), "f/audio/test/11.wav": ("Zwei", None, None)}, [],
+    ),
+    "hugging face csv": (
+        [("metadata.csv", b'file_name,transcription,speaker_id\ndata/a.wav,"one, two",s1\ndata/b.wav,three,s2\n')],
+        ["data/a.wav", "data/b.wav"], {"data/a.wav": ("one, two", None, "s1"), "data/b.wav": ("three", None, "s2")}, [],
+    ),
+    "hugging face jsonl": (
+        [("data/metadata.jsonl",
+          jsonl({"file_name": "a.wav", "sentence": "eins"}, {"file_name": "b.wav", "text": " "}))],
+        ["data/a.wav", "data/b.wav"], {"data/a.wav": ("eins", None, None), "data/b.wav": (None, None, None)}, [],
+    ),
+    "nemo": (
+        [("m.json", jsonl({"audio_filepath": "/home/x/c/wavs/a.wav", "duration": 1.5, "text": "a", "lang": "en"},
+                          {"audio_filepath": "wavs/b.wav", "duration": 2, "text": "b", "offset": 0}))],
+        ["c/wavs/a.wav", "c/wavs/b.wav"], {"c/wavs/a.wav": ("a", "en", None), "c/wavs/b.wav": ("b", None, None)}, [],
+    ),
+    "kaldi": (
+        [("data/text", b"s1-u1 hello there\ns1-u2 bye\n"), ("data/utt2spk", b"s1-u1 s1\ns1-u2 s1\n"),
+         ("data/wav.scp", b"s1-u1 x\n")],
+        ["data/wav/s1-u1.wav", "data/wav/s1-u2.wav"],
+        {"data/wav/s1-u1.wav": ("hello there", None, "s1"), "data/wav/s1-u2.wav": ("bye", None, "s1")},
+        ["data/wav.scp"],
+    ),
+    "same names in many folders": (
+        [("metadata.csv", b"file_name,text\ns1/001.wav,one\ns2/001.wav,two\n")],
+        ["s1/001.wav", "s2/001.wav"], {"s1/001.wav": ("one", None, None), "s2/001.wav": ("two", None, None)}, [],
+    ),
+    "a table of other recordings": (
+        [("metadata.csv", b"file_name,text\ns3/001.wav,one\ns4/001.wav,two\n")],
+        ["s1/001.wav", "s2/002.wav"], {"s1/001.wav": (None, None, None), "s2/002.wav": (None, None, None)}, [],
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("corpus", CORPORA)
+@pytest.mark.parametrize("pack", ["tar", "zip", "folder", "stream", "stream, tables last"])
+def test_references_are_found(corpus: str, pack: str, tmp_path: Path, shared_data: Path) -> None:
+    beside, names, expected, refused = CORPORA[corpus]
+    audio = list(zip(names, clips(shared_data, 2), strict=True))
+    files = [*audio, *beside] if pack.endswith("last") else [*beside, *audio]
+    if pack.startswith("stream"):
+        (tmp_path / "c.tar.gz").write_bytes(COMPRESSORS[".tar.gz"](tar_bytes(files)))
+        shards, _ = streamed(tmp_path / "c.tar.gz")
+        members = [member for shard in shards for member, _ in shard.payloads]
+        rejects = [reject for shard in shards for reject in shard.shard.rejects]
+    else:
+        if pack == "folder":
+            write(tmp_path / "c", files)
+        else:
+            (tmp_path / f"c.{pack}").write_bytes((tar_bytes if pack == "tar" else zip_bytes)(files))
+        listing = listed(tmp_path / ("c" if pack == "folder" else f"c.{pack}"))
+        members, rejects = list(listing.members), list(listing.rejects)
+    if corpus == "a table of other recordings":
+        assert sides(members) == expected
+        return
+    assert sides(members) == expected
+    assert [(reject.member, reject.reason) for reject in rejects] == [(name, Reason.NOT_AUDIO) for name in refused]
+
+
+def test_manifests_inside_cut_recordings_up(tmp_path: Path, shared_data: Path) -> None:
+    rows = [{"audio_filepath": "a.wav", "offset": o, "duration": 0.2, "text": t} for o, t in ((0, "x"), (0.2, "y"))]
+    (clip,) = clips(shared_data, 1)
+    (tmp_path / "c.tar").write_bytes(tar_bytes([("a.wav", clip), ("manifest.json", jsonl(*rows))]))
+    assert [(m.name, m.clip_start_s, m.clip_duration_s, m.text) for m in listed(tmp_path / "c.tar").members] == [
+        ("a.wav", 0.0, 0.2, "x"), ("a.wav@0.2", 0.2, 0.2, "y"),
+    ]  # fmt: skip
+
+
+def test_references_beside_archives(tmp_path: Path, shared_data: Path) -> None:
+    clip, other = clips(shared_data, 2)
+    one, two = tar_bytes([("1.wav", clip)]), tar_bytes([("2.wav", other)])
+    records = [
+        {"audio": "a.tar", "member": "1.wav", "text": "one", "language": "en"},
+        {"audio": "b.tar", "member": "1.wav"},
+    ]
+    write(tmp_path, [
+        ("m/a.tar", one), ("m/metadata.jsonl", jsonl(*records)),
+        ("own/b.tar.gz", COMPRESSORS[".tar.gz"](two)),
+        ("own/b.transcripts.tsv", b"file\ttext\tspeaker\n2.wav\ttwo\tx\n"),
+        ("fleurs/audio/test.zip", zip_bytes([("test/1.wav", clip)])), ("fleurs/test.tsv", b"1\t1.wav\tRaw\traw\tr\n"),
+        ("cv/clips/1.mp3", clip), ("cv/train.tsv", f"{CV}\nc\t1.mp3\tJa\t1\t\tde\n".encode()),
+        ("single/x.wav", clip), ("single/x.txt", b"alone"),
+        ("single/y.wav", clip), ("single/y.json", b'{"text": "why"}'),
+    ])  # fmt: skip
+    assert sides(listed(tmp_path / "m" / "a.tar").members) == {"1.wav": ("one", "en", None)}
+    (shard,), late = streamed(tmp_path / "own" / "b.tar.gz")
+    assert (sides(shard.shard.members), late) == ({"2.wav": ("two", None, "x")}, [])
+    assert sides(listed(tmp_path / "fleurs" / "audio" / "test.zip").members) == {"test/1.wav": ("Raw", None, None)}
+    assert sides(listed(tmp_path / "cv" / "clips").members) == {"1.mp3": ("Ja", "de", "c")}
+    assert sides(listed(tmp_path / "single" / "x.wav").members) == {"x.wav": ("alone", None, None)}
+    glob = listed(f"{tmp_path}/single/*.wav")
+    assert sides(glob.members) == {"x.wav": ("alone", None, None), "y.wav": ("why", None, None)}
+    assert not glob.rejects
+
+
+def test_shared_corpora_carry_their_references(shared_data: Path) -> None:
+    for name, known in (
+        ("librispeech-test-other", 35),
+        ("rhasspy", 11),
+        ("common-voice", 12),
+        ("fsdd/fsdd_test.tar", 250),
+    ):
+        members = listed(shared_data / name).members
+        assert sum(member.text is not None for member in members) == known, name
+    speakers = {m.speaker for m in listed(shared_data / "fsdd" / "fsdd_test.tar").members}
+    assert speakers == {"george", "jackson", "lucas", "nicolas", "yweweler"}
+    assert os.path.isfile(shared_data / "librispeech-test-other" / "SPEAKERS.TXT")

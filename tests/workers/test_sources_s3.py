@@ -1,0 +1,110 @@
+"""Sources on an object store: byte ranges, prefixes, streams, and every way to be refused."""
+
+from __future__ import annotations
+
+import gzip
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
+from typing import Any
+
+import pytest
+from source_archives import clips, contents, listed, sides, streamed, tar_bytes, zip_bytes
+
+from schemas.config import Storage
+from schemas.reasons import Reason
+from schemas.records import Layout
+from workers.sources.discover import discover
+from workers.sources.store import StoreError, StoreFile
+
+
+def test_everything_is_read_from_a_bucket(s3: Any, shared_data: Any) -> None:
+    storage, bucket = Storage(**s3.storage), s3.bucket("sources")
+    files = [(f"d/{i}.wav", clip) for i, clip in enumerate(clips(shared_data, 4))]
+    s3.put(f"{bucket}/shards/a.tar", tar_bytes(files))
+    s3.put(f"{bucket}/shards/b.zip", zip_bytes(files))
+    s3.put(f"{bucket}/shards/c.tar.gz", gzip.compress(tar_bytes(files)))
+    s3.put(f"{bucket}/shards/c.tsv", b"file\ttext\n" + b"".join(b"%d.wav\tt%d\n" % (i, i) for i in range(4)))
+    for name, data in files:
+        s3.put(f"{bucket}/loose/{name}", data)
+    s3.put(f"{bucket}/loose/d/0.txt", b"null")
+    s3.put(f"{bucket}/lists/m.jsonl", b'{"audio_filepath": "../loose/d/1.wav", "text": "eins"}\n')
+    discovery = discover([f"{bucket}/shards", f"{bucket}/loose/", f"{bucket}/*/m.jsonl", f"{bucket}/shards/*"], storage)
+    assert not discovery.rejects
+    assert [(a.uri.removeprefix(bucket), a.layout) for a in discovery.archives] == [
+        ("/shards/a.tar", Layout.TAR), ("/shards/b.zip", Layout.ZIP), ("/shards/c.tar.gz", Layout.STREAM),
+        ("/loose", Layout.FOLDER), ("/lists/m.jsonl", Layout.MANIFEST),
+    ]  # fmt: skip
+    assert all(archive.version and archive.size for archive in discovery.archives)
+    for archive in ("shards/a.tar", "shards/b.zip", "loose"):
+        read = contents(f"{bucket}/{archive}", storage)
+        assert {name.removeprefix("d/"): data for name, data in read.items()} == {n[2:]: data for n, data in files}
+    (shard,), _ = streamed(f"{bucket}/shards/c.tar.gz", storage=storage)
+    assert [data for _, data in shard.payloads] == [data for _, data in files]
+    assert [m.text for m in shard.shard.members] == ["t0", "t1", "t2", "t3"]
+    assert sides(listed(f"{bucket}/lists/m.jsonl", storage).members) == {"../loose/d/1.wav": ("eins", None, None)}
+    assert contents(f"{bucket}/lists/m.jsonl", storage) == {"../loose/d/1.wav": files[1][1]}
+
+
+def test_growth_is_seen_by_a_process_that_has_listed_before(s3: Any, shared_data: Any) -> None:
+    storage, bucket = Storage(**s3.storage), s3.bucket("grows")
+    clip, other = clips(shared_data, 2)
+    s3.put(f"{bucket}/p/a.wav", clip)
+    (before,) = discover([f"{bucket}/p"], storage).archives
+    assert [m.name for m in listed(f"{bucket}/p", storage).members] == ["a.wav"]
+    s3.put(f"{bucket}/p/b.wav", other)
+    (after,) = discover([f"{bucket}/p"], storage).archives
+    assert before.id != after.id
+    assert [m.name for m in listed(f"{bucket}/p", storage).members] == ["a.wav", "b.wav"]
+
+
+@pytest.fixture
+def refusing() -> Iterator[str]:
+    """A store that answers every request with 403, as S3 does to credentials it does not accept."""
+
+    class Refuse(BaseHTTPRequestHandler):
+        def _refuse(self) -> None:
+            body = b"<Error><Code>InvalidAccessKeyId</Code><Message>No such key id</Message></Error>"
+            self.send_response(403)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            if self.command != "HEAD":
+                self.wfile.write(body)
+
+        do_GET = do_HEAD = do_PUT = _refuse
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Refuse)
+    thread = Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+def test_refusals_are_one_line_that_says_what_to_do(s3: Any, refusing: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    storage, bucket = Storage(**s3.storage), s3.bucket("refusals")
+    sources = [
+        "s3://voxmill-no-such-bucket/a.tar",
+        "s3://voxmill-no-such-bucket",
+        f"{bucket}/none.tar",
+        f"{bucket}/*.zip",
+    ]
+    rejects = discover(sources, storage).rejects
+    assert [(r.archive, r.reason) for r in rejects] == [(source, Reason.SOURCE_MISSING) for source in sources]
+    denied = Storage(endpoint_url=refusing)
+    rejects = discover([f"{bucket}/a.tar", f"{bucket}/p/"], denied).rejects
+    assert [r.reason for r in rejects] == [Reason.ACCESS_DENIED] * 2
+    assert all("credentials" in r.message and "\n" not in r.message for r in rejects)
+    with pytest.raises(StoreError, match=r"^s3://.*access denied.*Check the credentials"):
+        StoreFile(f"{bucket}/a.tar", denied).read(1)
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", "/nowhere")
+    (reject,) = discover([f"{bucket}/a.tar"], Storage(endpoint_url=refusing, region="eu-north-1")).rejects
+    assert reject.reason == Reason.ACCESS_DENIED
+    (reject,) = discover([f"{bucket}/a.tar"], Storage(profile="no-such-profile")).rejects
+    assert (reject.reason, "no-such-profile" in reject.message) == (Reason.ACCESS_DENIED, True)
