@@ -29,6 +29,8 @@ def demo_form(folder: Path, reprocess: bool = False, minutes: float | None = Non
         "destination": str(folder / "lake"),
         "transcribers": engines,
         "tts": VOICE,
+        # Strings of digits: Whisper's English rules would make one number, and so one word, of each.
+        "recipe": {"asr": {"normalizer": "basic"}},
         "language": "en",
         "reprocess": reprocess,
     }
