@@ -36,8 +36,8 @@ _HALF = _N_FFT // 2
 _BINS = _HALF + 1
 _WINDOW = (0.5 - 0.5 * np.cos(2 * np.pi * np.arange(_N_FFT) / _N_FFT)).astype(np.float32)  # periodic Hann
 _OVERLAP = np.float32(1.5)  # sum of the squared windows over any sample, at a hop of a quarter
-_BLOCK_FRAMES = 64  # frames handled at once: their spectra and masks fit the cache
-_BATCH_FRAMES = 1024  # frames of the clips that are stacked
+_BLOCK_FRAMES = 96  # frames handled at once: their spectra and masks fit the cache
+_BATCH_FRAMES = 512  # frames of the clips that are stacked
 _RECURSION = 32  # frames per matrix product in the recursive filter
 _TINY = np.float32(1e-30)
 
@@ -127,6 +127,14 @@ def _box(values: np.ndarray, length: int, axis: int) -> np.ndarray:
             return total.swapaxes(axis, 0)
         doubled = doubled[:-width] + doubled[width:]
         width *= 2
+
+
+def _tiles(batch: int, frames: int) -> Iterator[tuple[slice, int, int]]:
+    """(rows, first frame, end frame) covering the batch: whole clips where several fit a block, else pieces of one."""
+    rows = max(1, _BLOCK_FRAMES // frames)
+    for row in range(0, batch, rows):
+        for begin in range(0, frames, _BLOCK_FRAMES):
+            yield slice(row, row + rows), begin, min(begin + _BLOCK_FRAMES, frames)
 
 
 def _spectra(chunk: _Chunk, spectra: np.ndarray) -> None:
@@ -247,17 +255,15 @@ class _Gate:
         """Masked spectra back to samples (batch, n), from the first sample of the first frame on."""
         batch, frames, _ = spectra.shape
         sound = np.zeros((batch, frames + _N_FFT // _HOP - 1, _HOP), np.float32)
-        size = max(1, _BLOCK_FRAMES // batch)
-        for begin in range(0, frames, size):
-            end = min(begin + size, frames)
-            block = spectra[:, begin:end]
-            mask = self._mask(level[:, begin : end + 2 * self._frames])
+        for rows, begin, end in _tiles(batch, frames):
+            block = spectra[rows, begin:end]
+            mask = self._mask(level[rows, begin : end + 2 * self._frames])
             block.real *= mask
             block.imag *= mask
             pieces = scipy.fft.irfft(block)
             pieces *= _WINDOW / _OVERLAP
             for quarter in range(_N_FFT // _HOP):
-                sound[:, begin + quarter : end + quarter] += pieces[:, :, quarter * _HOP : (quarter + 1) * _HOP]
+                sound[rows, begin + quarter : end + quarter] += pieces[:, :, quarter * _HOP : (quarter + 1) * _HOP]
         return sound.reshape(batch, -1)
 
 

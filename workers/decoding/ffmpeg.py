@@ -46,8 +46,10 @@ def open_ffmpeg(file: BinaryIO, size: int, clip: Clip | None) -> Iterator[Source
         if context is None:
             raise Unreadable("sound in a codec that FFmpeg does not know")
         context.thread_count = 1
+        if not context.sample_rate or not context.channels:
+            raise Unreadable("sound of unknown sample rate or channel count")
         frames = _promised_frames(container, stream)
-        check_header(context.sample_rate or stream.rate or 0, context.channels, frames, size)
+        check_header(context.sample_rate, context.channels, frames, size)
         name = f"{container.format.name}/{context.name}"
         source = Source(name, context.sample_rate, context.channels, frames, iter(()))
         source.blocks = _blocks(container, stream, source, clip)

@@ -11,6 +11,8 @@ import soundfile
 from workers.decoding.limits import check_header
 from workers.decoding.source import BLOCK_FRAMES, Clip, Source, Unreadable
 
+_UNKNOWN_FRAMES = 0x7FFF_FFFF_FFFF_FFFF  # SF_COUNT_MAX of sndfile.h: a FLAC written to a pipe does not say its length
+
 
 @contextmanager
 def open_sndfile(fd: int, size: int, clip: Clip | None) -> Iterator[Source]:
@@ -23,8 +25,9 @@ def open_sndfile(fd: int, size: int, clip: Clip | None) -> Iterator[Source]:
     except soundfile.LibsndfileError as error:
         raise Unreadable(error.error_string) from error
     with file:
-        check_header(file.samplerate, file.channels, file.frames, size)
-        source = Source(f"{file.format}/{file.subtype}", file.samplerate, file.channels, file.frames, iter(()))
+        frames = None if file.frames == _UNKNOWN_FRAMES else file.frames
+        check_header(file.samplerate, file.channels, frames, size)
+        source = Source(f"{file.format}/{file.subtype}", file.samplerate, file.channels, frames, iter(()))
         source.blocks = _blocks(file, source, clip)
         yield source
 
