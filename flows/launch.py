@@ -23,7 +23,7 @@ def launch_corpus(form: dict[str, Any], verbose: bool) -> None:
 
     terminal.quiet(verbose)
     checked = checked_form(corpus, form)
-    state = finish(corpus(**checked, return_state=True), verbose)
+    state = started(corpus, checked, verbose)
     manifest = state.result(raise_on_failure=False)
     if not isinstance(manifest, RunManifest):
         terminal.console().print(f"{NOTHING_NEW}: {state.message} Use --reprocess to do it again.")
@@ -48,7 +48,7 @@ def launch_report(form: dict[str, Any], verbose: bool) -> None:
     from flows.report import report
 
     terminal.quiet(verbose)
-    state = finish(report(**checked_form(report, form), return_state=True), verbose)
+    state = started(report, checked_form(report, form), verbose)
     terminal.console().print(state.result(raise_on_failure=False), soft_wrap=True, markup=False)
 
 
@@ -57,7 +57,7 @@ def launch_regenerate(form: dict[str, Any], verbose: bool) -> None:
     from flows.regenerate import regenerate
 
     terminal.quiet(verbose)
-    state = finish(regenerate(**checked_form(regenerate, form), return_state=True), verbose)
+    state = started(regenerate, checked_form(regenerate, form), verbose)
     if state.is_failed():
         terminal.fail(state.message or str(state.name))
     terminal.console().print(f"{state.name}: {state.message}", soft_wrap=True, markup=False)
@@ -80,9 +80,18 @@ def checked_form(flow: Flow[..., Any], form: dict[str, Any]) -> dict[str, Any]:
         terminal.fail(str(error))
 
 
-def finish(state: State[Any], verbose: bool) -> State[Any]:
-    """``state``, unless the flow run broke off; then its reason as one line, and exit 1. Ctrl-C goes on upwards."""
-    outcome = state.result(raise_on_failure=False)
+def started(flow: Flow[..., Any], form: dict[str, Any], verbose: bool) -> State[Any]:
+    """The final state of a run of ``flow``. Where it broke off: its reason as one line, and exit 1.
+
+    VoxmillError and Ctrl-C go on upwards, to :func:`flows.terminal.reported`.
+    """
+    try:
+        state: State[Any] = flow(**form, return_state=True)
+        outcome = state.result(raise_on_failure=False)
+    except VoxmillError:
+        raise
+    except Exception as error:  # the boundary to a person: what nobody foresaw is one line as well
+        outcome = error
     if isinstance(outcome, KeyboardInterrupt | VoxmillError):
         raise outcome
     if isinstance(outcome, BaseException):
