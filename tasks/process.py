@@ -10,6 +10,8 @@ from schemas.records import Plan, Published, Receipt, Run, Shard
 from tasks.progress import Progress
 from workers.pipeline import Job, process_shards
 from workers.receipts import Staging
+from workers.sources.store import StoreError
+from workers.storage import touch
 
 
 @task(cache_policy=NO_CACHE)
@@ -17,12 +19,16 @@ def process(plan: Plan, parameters: CorpusParameters, published: Published, run:
     """Receipts of every shard of ``plan``: of an earlier, stopped run where there is one, else of this one.
 
     A shard that could not be finished has a receipt whose ``failed`` says why. Ray must be connected
-    (:func:`workers.cluster.connect`).
+    (:func:`workers.cluster.connect`). Raises VoxmillError where the destination cannot be written to.
     """
     logger = get_run_logger()
     layout = Layout(destination=parameters.destination)
     staging = Staging(layout.staging(plan.fingerprint), parameters.storage)
-    done = staging.done()
+    try:
+        touch(staging.url, parameters.storage)
+        done = staging.done()
+    except Exception as error:  # whatever a store raises: before any audio is read, not after
+        raise StoreError(error, parameters.destination) from error
     kept, todo = _resume(plan, staging, done)
     if kept:
         logger.info("Run %s goes on from %d shards that a stopped run has left finished", run.id, len(kept))

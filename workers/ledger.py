@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 from schemas.config import Layout, Storage
 from schemas.manifest import RunManifest, Superseded
 from schemas.records import Published
+from workers.sources.store import StoreError
 from workers.storage import open_filesystem
 
 
@@ -24,7 +25,10 @@ class PastRun:
 
 
 def runs_in_force(destination: str, storage: Storage, kind: str = "corpus") -> list[PastRun]:
-    """Published runs of ``kind``, oldest first, each with those of its members that no later run supersedes."""
+    """Published runs of ``kind``, oldest first, each with those of its members that no later run supersedes.
+
+    Raises VoxmillError where the destination cannot be read.
+    """
     layout = Layout(destination=destination)
     fs, folder = open_filesystem(f"{destination}/_runs", storage)
     fs.invalidate_cache()
@@ -32,6 +36,8 @@ def runs_in_force(destination: str, storage: Storage, kind: str = "corpus") -> l
         names = [posixpath.basename(path) for path in fs.ls(folder, detail=False)]
     except FileNotFoundError:
         return []
+    except Exception as error:  # whatever a store raises
+        raise StoreError(error, destination) from error
     in_force: list[PastRun] = []
     for name in sorted((name for name in names if name.endswith(".json")), reverse=True):
         manifest = RunManifest.model_validate_json(fs.cat_file(f"{folder}/{name}"))

@@ -53,3 +53,9 @@ def put_bytes(fs: fsspec.AbstractFileSystem, path: str, data: bytes) -> None:
     finally:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(temporary)
+
+
+def touch(url: str, storage: Storage) -> None:
+    """Prove that ``url`` can be written to; leaves one empty object. Raises what the store raises."""
+    fs, root = open_filesystem(f"{url}/.writable", storage)
+    put_bytes(fs, root, b"")
