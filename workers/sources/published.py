@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from schemas.reasons import Reason
 from schemas.records import Member, Published, Reject
+
+_STORE_REASONS = (Reason.SOURCE_MISSING, Reason.SOURCE_UNREACHABLE, Reason.ACCESS_DENIED)
 
 
 def is_done(member: Member, archive_uri: str, published: Published, *, is_side_final: bool = True) -> bool:
@@ -19,6 +22,11 @@ def is_done(member: Member, archive_uri: str, published: Published, *, is_side_f
 
 
 def is_refused(reject: Reject, published: Published) -> bool:
-    """Whether ``published`` holds this very refusal: the same file, still refused at sight."""
+    """Whether ``published`` holds this very refusal: the same file, still refused at sight.
+
+    A source that the store does not give is never known: someone has to see to it, however often it was reported.
+    """
+    if not reject.member and reject.reason in _STORE_REASONS:
+        return False
     known = published.members.get((reject.archive, reject.member))
     return known is not None and known[0] == reject.member_key
