@@ -171,7 +171,8 @@ class ConformerTranscriber:
         found = []
         for index, word in enumerate(words):
             if path is not None:
-                logprob = path.logprob(int(word["start_offset"]), int(word["end_offset"]))
+                first, last = int(word["start_offset"]), int(word["end_offset"])
+                logprob = path.logprob(first, max(last, first + 1))  # NeMo gives a first, single letter no length
                 probability = None if logprob is None else math.exp(logprob)
             else:
                 probability = float(told[index]) if len(told) == len(words) else None

@@ -1,0 +1,113 @@
+"""Batched Whisper against sequential ``whisper.transcribe``: the same random weights, clips and token count.
+
+``python -m benchmarks.whisper --clips 32 --seconds 4 --tokens 24 --threads 2`` on a CPU, ``--device cuda --size
+large-v3`` on a GPU. Prints seconds of both, times real time, and the ratio; the texts must agree.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import whisper
+from whisper.model import ModelDimensions, Whisper
+
+from schemas.config import AsrSettings
+from workers.engines import whisper as engine_module
+from workers.engines.base import Transcription
+from workers.engines.whisper import WhisperTranscriber
+
+# published dimensions: (n_mels, n_vocab, audio state/heads/layers, text state/heads/layers)
+SIZES = {
+    "tiny": (80, 51865, (384, 6, 4), (384, 6, 4)),
+    "small": (80, 51865, (768, 12, 12), (768, 12, 12)),
+    "large-v3": (128, 51866, (1280, 20, 32), (1280, 20, 32)),
+    "turbo": (128, 51866, (1280, 20, 32), (1280, 20, 4)),
+}
+EOT, TIMESTAMPS = 50257, 50364
+
+
+def random_checkpoint(path: Path, size: str, tokens: int) -> Path:
+    """Random weights that give ``tokens`` tokens in every window: neither the end nor a later timestamp ever wins."""
+    mels, vocabulary, audio, text = SIZES[size]
+    torch.manual_seed(0)
+    model = Whisper(ModelDimensions(mels, 1500, *audio, vocabulary, 2 * tokens, *text))
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.ndim > 1:
+                parameter.normal_(0, parameter.shape[-1] ** -0.5)
+        direction = torch.randn(text[0])
+        model.decoder.ln.bias.copy_(direction)
+        for first, last in ((EOT, EOT + 1), (TIMESTAMPS, vocabulary)):
+            model.decoder.token_embedding.weight[first:last] -= direction
+    torch.save({"dims": model.dims.__dict__, "model_state_dict": model.state_dict()}, path)
+    return path
+
+
+def speechlike(count: int, seconds: float, seed: int = 0) -> list[np.ndarray]:
+    """Noise clips of ``seconds``, half to one and a half times, at 16 kHz: contents do not matter to the time taken."""
+    rng = np.random.default_rng(seed)
+    return [
+        (0.1 * rng.standard_normal(int(16_000 * seconds * rng.uniform(0.5, 1.5)))).astype(np.float32)
+        for _ in range(count)
+    ]
+
+
+def timed(function: Callable[[], Any], device: str) -> tuple[float, Any]:
+    """Seconds of wall time that ``function`` took, and what it gave."""
+    start = time.perf_counter()
+    result = function()
+    if device != "cpu":
+        torch.cuda.synchronize()
+    return time.perf_counter() - start, result
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--size", choices=SIZES, default="tiny")
+    parser.add_argument("--clips", type=int, default=32)
+    parser.add_argument("--seconds", type=float, default=4.0, help="mean length of a clip")
+    parser.add_argument("--tokens", type=int, default=24, help="tokens decoded per clip")
+    parser.add_argument("--batch", type=int, help="windows per batch; the engine's own choice when unset")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--device", default="cpu")
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    engine_module.TEMPERATURES = (0.0,)  # the same work on both sides: random weights fail every guard
+    with tempfile.TemporaryDirectory() as folder:
+        path = random_checkpoint(Path(folder) / "random.pt", options.size, options.tokens)
+        load_s, engine = timed(
+            lambda: WhisperTranscriber(f"whisper:{path}", options.device, AsrSettings()), options.device
+        )
+        peer = whisper.load_model(str(path), device=options.device)
+    if options.batch:
+        engine.capacity.limit = float(options.batch)
+    clips = speechlike(options.clips, options.seconds)
+    audio_s = sum(len(clip) for clip in clips) / 16_000
+
+    def one_by_one() -> list[str]:
+        settings = {"temperature": 0.0, "condition_on_previous_text": False, "fp16": options.device != "cpu"}
+        return [whisper.transcribe(peer, clip, language="en", **settings)["text"].strip() for clip in clips]
+
+    engine.transcribe(clips[:2], ["en"] * 2)  # warm up both
+    whisper.transcribe(peer, clips[0], language="en", temperature=0.0, fp16=options.device != "cpu")
+    batched_s, batched = timed(lambda: engine.transcribe(clips, ["en"] * len(clips)), options.device)
+    sequential_s, sequential = timed(one_by_one, options.device)
+    same = sum(
+        isinstance(one, Transcription) and one.text == other for one, other in zip(batched, sequential, strict=True)
+    )
+    print(f"whisper {options.size} on {options.device}, {options.threads} threads, load {load_s:.1f} s")
+    print(f"{len(clips)} clips, {audio_s:.0f} s of audio, batches of up to {engine.capacity.limit:.0f} windows")
+    print(f"sequential {sequential_s:7.2f} s   {audio_s / sequential_s:8.1f} x real time")
+    print(f"batched    {batched_s:7.2f} s   {audio_s / batched_s:8.1f} x real time")
+    print(f"ratio      {sequential_s / batched_s:7.2f}     texts alike {same}/{len(clips)}")
+
+
+if __name__ == "__main__":
+    main()
