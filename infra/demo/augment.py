@@ -108,10 +108,10 @@ def background(n: int, rng: np.random.Generator) -> np.ndarray:
     return (noise / np.sqrt((noise**2).mean() + 1e-12)).astype(np.float32)
 
 
-def at_level(samples: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Scale (n,) samples to a peak of -36 to 0 dB of full scale; a few are overdriven and clipped."""
+def at_level(samples: np.ndarray, rng: np.random.Generator, lowest_db: float = -36.0) -> np.ndarray:
+    """Scale (n,) samples to a peak of ``lowest_db`` to 0 dB of full scale; a few are overdriven and clipped."""
     peak = np.abs(samples).max()
     if peak == 0:
         return samples
-    level_db = rng.uniform(-36, 0) if rng.random() < 0.95 else rng.uniform(0, 12)
+    level_db = rng.uniform(lowest_db, 0) if rng.random() < 0.95 else rng.uniform(0, 12)
     return np.clip(samples * (10 ** (level_db / 20) / peak), -1, 1).astype(np.float32)

@@ -33,18 +33,20 @@ ACCENTS = {
 
 @dataclass(frozen=True)
 class Clip:
-    """One stretch of speech without pauses at its ends: ``samples`` (n,) at 16 kHz, and the digits said in it."""
+    """One stretch of speech without pauses at its ends: ``samples`` (n,) at 16 kHz, and the digits said in it, with the
+    sample at which each begins."""
 
     samples: np.ndarray
     digits: tuple[int, ...]
     speaker: str
+    starts: tuple[int, ...] = (0,)
 
 
-def trim(samples: np.ndarray, floor: float = 0.01, margin_s: float = 0.02) -> np.ndarray:
-    """Cut off what lies below ``floor`` times the peak at both ends, but for ``margin_s``."""
+def audible(samples: np.ndarray, floor: float = 0.01, margin_s: float = 0.02) -> slice:
+    """All of (n,) samples but what lies below ``floor`` times the peak at both ends; ``margin_s`` of that stays."""
     loud = np.flatnonzero(np.abs(samples) > floor * np.abs(samples).max())
     margin = int(margin_s * SAMPLE_RATE)
-    return samples[max(0, loud[0] - margin) : loud[-1] + margin]
+    return slice(max(0, int(loud[0]) - margin), int(loud[-1]) + margin)
 
 
 def read_fsdd(tar: Path) -> list[Clip]:
@@ -63,9 +65,7 @@ def read_fsdd(tar: Path) -> list[Clip]:
                 continue
             samples, rate = soundfile.read(io.BytesIO(stream.read()), dtype="float32")
             row = rows[member.name]
-            clips.append(
-                Clip(soxr.resample(samples, rate, SAMPLE_RATE), (DIGITS.index(row["text"]),), row["speaker"])
-            )
+            clips.append(Clip(soxr.resample(samples, rate, SAMPLE_RATE), (DIGITS.index(row["text"]),), row["speaker"]))
     return clips
 
 
@@ -74,7 +74,7 @@ def at_speeds(clips: Sequence[Clip], copies: int, rng: np.random.Generator) -> l
 
     Playing faster raises pitch and formants together, as a shorter vocal tract does: each copy is another speaker.
     """
-    natural = [Clip(trim(clip.samples), clip.digits, clip.speaker) for clip in clips]
+    natural = [Clip(clip.samples[audible(clip.samples)], clip.digits, clip.speaker) for clip in clips]
     pool = list(natural)
     for copy in range(copies):
         for clip in natural:
@@ -85,9 +85,8 @@ def at_speeds(clips: Sequence[Clip], copies: int, rng: np.random.Generator) -> l
 
 
 def espeak_clips(count: int, rng: np.random.Generator) -> list[Clip]:
-    """``count`` stretches of synthetic speech in random voices: two thirds single digits, the rest strings of 2 to 6."""
+    """About ``count`` stretches of synthetic speech in random voices: two thirds single digits, else strings."""
     engine = EspeakSynthesizer(ENGLISH[0])
-    # Some variants and languages hardly speak on their own settings; a floor on the rate and pitch keeps them human.
     pool = []
     for _ in range(count):
         accented = rng.random() < 0.3
@@ -100,7 +99,7 @@ def espeak_clips(count: int, rng: np.random.Generator) -> list[Clip]:
         if rng.random() < 0.3:
             text = text.replace(" ", ", ")
         text += str(rng.choice(["", ".", ",", "?", "!"]))
-        speech = engine.speak(
+        speech, starts = engine.speak_words(
             text,
             voice,
             rate_wpm=int(rng.integers(100, 260)),
@@ -109,5 +108,9 @@ def espeak_clips(count: int, rng: np.random.Generator) -> list[Clip]:
         )
         speed = 1.2 ** rng.uniform(-1, 1)
         samples = soxr.resample(speech.samples, speech.sample_rate * speed, SAMPLE_RATE, quality="MQ")
-        pool.append(Clip(trim(samples), digits, voice))
+        if len(starts) != length:  # espeak-ng took two words for one, or one for two
+            continue
+        kept = audible(samples)
+        begins = tuple(max(0, int(start / speed * SAMPLE_RATE) - kept.start) for start in starts)
+        pool.append(Clip(samples[kept], digits, voice, (0, *begins[1:])))
     return pool

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
 from infra.demo.augment import at_level, background, through_channel
-from infra.demo.clips import SAMPLE_RATE, Clip
+from infra.demo.clips import SAMPLE_RATE, Clip, at_speeds, espeak_clips, read_fsdd
 
 PHRASE_GAP_S = 0.6  # a longer pause ends a phrase; none is drawn between 0.45 s and 0.8 s, so that it is plain to hear
+FSDD_SHARE = 0.7  # of the clips drawn, where there are recordings; the rest are espeak-ng voices
+SILENT = 10  # the label, beside the ten digits, of a frame in which none sounds
 
 
 @dataclass(frozen=True)
 class Spoken:
-    """A clip's place in an example, in seconds."""
+    """A digit's place in an example, in seconds."""
 
-    digits: tuple[int, ...]
+    digit: int
     start_s: float
     end_s: float
 
@@ -32,7 +36,20 @@ class Example:
 
     @property
     def digits(self) -> tuple[int, ...]:
-        return tuple(digit for spoken in self.spoken for digit in spoken.digits)
+        return tuple(spoken.digit for spoken in self.spoken)
+
+    def sounding(self, frames: int, rate_hz: float) -> np.ndarray:
+        """Which digit sounds in each of (frames,) frames; ``SILENT`` where none does."""
+        labels = np.full(frames, SILENT)
+        for spoken in self.spoken:
+            labels[round(spoken.start_s * rate_hz) : round(spoken.end_s * rate_hz)] = spoken.digit
+        return labels
+
+
+def _placed(clip: Clip, position: int) -> list[Spoken]:
+    """The digits of a clip that begins at sample ``position``."""
+    bounds = [(position + start) / SAMPLE_RATE for start in (*clip.starts, len(clip.samples))]
+    return [Spoken(digit, *bounds[index : index + 2]) for index, digit in enumerate(clip.digits)]
 
 
 class Speech:
@@ -42,6 +59,7 @@ class Speech:
         self.pools = pools
         self.weights = np.asarray(weights) / np.sum(weights)
         self.rng = rng
+        self.harshness = 1.0  # 0 gives clean speech at an even level, 1 all that may befall a recording
         self.by_speaker: list[dict[str, list[Clip]]] = []
         for pool in pools:
             speakers: dict[str, list[Clip]] = {}
@@ -63,8 +81,11 @@ class Speech:
             return float(0.8 + self.rng.exponential(1.0))
         return float(self.rng.uniform(0.02, 0.45) if self.rng.random() < 0.8 else self.rng.uniform(0.0, 0.05))
 
-    def string(self, words: int, max_s: float) -> Example:
-        """About ``words`` digits with pauses, at most ``max_s`` long; what does not fit is left out, or cut off."""
+    def string(self, words: int, max_s: float, cut_start: bool = False) -> Example:
+        """About ``words`` digits with pauses, at most ``max_s`` long; what does not fit is left out, or cut off.
+
+        With ``cut_start`` the end of one more word comes first, as where a longer recording was cut.
+        """
         rng = self.rng
         source = self._source()
         same_level = rng.random() < 0.6
@@ -73,7 +94,15 @@ class Speech:
         spoken: list[Spoken] = []
         limit = int(max_s * SAMPLE_RATE)
         position = 0
-        if rng.random() < 0.7:
+        if cut_start:
+            clip = source[int(rng.integers(len(source)))]
+            level = np.sqrt((clip.samples**2).mean() + 1e-9) * 10
+            kept = int(min(0.3 * SAMPLE_RATE, len(clip.samples) * rng.uniform(0.1, 0.4)))
+            pieces.append((clip.samples[-kept:] / level).astype(np.float32))
+            position = kept
+            pieces.append(np.zeros(int(self._pause(0.1) * SAMPLE_RATE), np.float32))
+            position += len(pieces[-1])
+        elif rng.random() < 0.7:
             lead = self._pause(0.15) if rng.random() < 0.8 else rng.uniform(0, max_s / 2)
             position = min(int(lead * SAMPLE_RATE), limit // 2)
             pieces.append(np.zeros(position, np.float32))
@@ -92,28 +121,31 @@ class Speech:
                     pieces.append(samples[:heard])
                     cut = True
                 break
-            start = position
             pieces.append(samples.astype(np.float32))
+            spoken += _placed(clip, position)
             position += len(samples)
-            spoken.append(Spoken(clip.digits, start / SAMPLE_RATE, position / SAMPLE_RATE))
             count += len(clip.digits)
             gap = min(int(self._pause(long_share) * SAMPLE_RATE), max(0, limit - position))
             if count < words:
                 pieces.append(np.zeros(gap, np.float32))
                 position += gap
+        if not spoken:  # nothing has fitted
+            return self.single(max_s)
         if not cut and rng.random() < 0.5:
             tail = min(int(self._pause(0.2) * SAMPLE_RATE), max(0, limit - position))
             pieces.append(np.zeros(tail, np.float32))
         return Example(self._recorded(np.concatenate(pieces)), tuple(spoken), cut)
 
-    def single(self) -> Example:
-        """One clip and next to nothing around it."""
-        source = self._source()
-        clip = source[int(self.rng.integers(len(source)))]
+    def single(self, max_s: float = 30.0) -> Example:
+        """One clip of at most ``max_s`` and next to nothing around it."""
+        while True:
+            source = self._source()
+            clip = source[int(self.rng.integers(len(source)))]
+            if len(clip.samples) < (max_s - 0.2) * SAMPLE_RATE:
+                break
         before, after = (int(self.rng.uniform(0, 0.1) * SAMPLE_RATE * (self.rng.random() < 0.5)) for _ in range(2))
         samples = np.pad(clip.samples, (before, after))
-        end = before + len(clip.samples)
-        return Example(self._recorded(samples), (Spoken(clip.digits, before / SAMPLE_RATE, end / SAMPLE_RATE),))
+        return Example(self._recorded(samples), tuple(_placed(clip, before)))
 
     def nothing(self, max_s: float) -> Example:
         """Noise, sounds, a murmur of many voices played backwards, or silence: nothing that could be written down."""
@@ -140,11 +172,36 @@ class Speech:
     def _recorded(self, samples: np.ndarray) -> np.ndarray:
         """Through a channel, with noise at an SNR of 0 to 40 dB in two of three, at some level."""
         rng = self.rng
-        if rng.random() < 0.85:
+        if rng.random() < 0.85 * self.harshness:
             samples = through_channel(samples, rng)
-        if rng.random() < 0.65:
+        if rng.random() < 0.65 * self.harshness:
             active = samples[np.abs(samples) > 0.02 * np.abs(samples).max()]
             power = float((active**2).mean())
-            snr_db = rng.uniform(0, 40)
+            snr_db = rng.uniform(40 - 40 * self.harshness, 40)
             samples = samples + background(len(samples), rng) * np.sqrt(power / 10 ** (snr_db / 10))
-        return at_level(samples, rng)
+        return at_level(samples, rng, lowest_db=-6 - 30 * self.harshness)
+
+
+def pools(
+    fsdd_tar: Path | None, espeak_count: int, rng: np.random.Generator, without: str | None = None
+) -> tuple[list[list[Clip]], list[float]]:
+    """The clips to draw from and how often: espeak-ng voices, and, with a tar, FSDD's speakers at many speeds, all or
+    all but one."""
+    synthetic = espeak_clips(espeak_count, rng)
+    if fsdd_tar is None:
+        return [synthetic], [1.0]
+    recorded = [clip for clip in read_fsdd(fsdd_tar) if clip.speaker != without]
+    return [at_speeds(recorded, 4, rng), synthetic], [FSDD_SHARE, 1 - FSDD_SHARE]
+
+
+def arguments(description: str | None) -> argparse.ArgumentParser:
+    """The command line that both trainings share."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("checkpoint", type=Path, help="where to write it")
+    parser.add_argument("--fsdd", type=Path, metavar="TAR", help="recorded digits; without them, espeak-ng alone")
+    parser.add_argument("--without-speaker", help="leave this FSDD speaker out")
+    parser.add_argument("--start", type=Path, metavar="CHECKPOINT", help="go on from this one")
+    parser.add_argument("--rounds", type=int, default=30, help="how long to train; a round is some 20 s of one core")
+    parser.add_argument("--espeak-clips", type=int, default=4000)
+    parser.add_argument("--seed", type=int, default=1)
+    return parser

@@ -52,6 +52,16 @@ def test_settings_change_the_speech(engine: EspeakSynthesizer) -> None:
         engine.speak(text, pitch=101)
 
 
+def test_words_begin_where_they_are_heard(engine: EspeakSynthesizer) -> None:
+    speech, starts = engine.speak_words("one, two, three", rate_wpm=120)
+    assert len(starts) == 3
+    assert starts == sorted(starts)
+    for start in starts[1:]:  # a comma is a pause, and sound follows it
+        at = round(start * speech.sample_rate)
+        before, after = speech.samples[at - 1000 : at - 200], speech.samples[at : at + 4000]
+        assert np.abs(before).max() < 0.2 * np.abs(after).max()
+
+
 def test_voices_are_named_and_models_told_apart() -> None:
     assert {"en-us", "en-gb", "en", "de", "fr", "fr-fr"} <= set(languages())
     assert {"f1", "m3", "whisper"} <= set(variants())

@@ -14,23 +14,41 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from workers.engines.base import Failure, Synthesis
 
-# speak_lib.h: enum espeak_AUDIO_OUTPUT, espeak_PARAMETER, and the flags of espeak_Initialize and espeak_Synth
+# speak_lib.h: enum espeak_AUDIO_OUTPUT, espeak_PARAMETER, espeak_EVENT_TYPE; flags of espeak_Initialize, espeak_Synth
 _AUDIO_OUTPUT_SYNCHRONOUS = 2
 _INITIALIZE_DONT_EXIT = 0x8000
 _CHARS_UTF8 = 1
 _RATE, _PITCH, _RANGE = 1, 3, 4
+_EVENT_LIST_TERMINATED, _EVENT_WORD = 0, 1
 
 RATE_WPM = (80, 450)  # bounds of the speaking rate, words per minute; espeak-ng's own default is 175
 
-_SynthCallback = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.c_void_p)
-
 # espeak-ng is one global synthesiser per process.
 _lock = threading.Lock()
+
+
+class _Event(ctypes.Structure):
+    """``espeak_EVENT``; the last field stands for a union of a pointer, a number and a short string."""
+
+    _fields_ = (
+        ("type", ctypes.c_int),
+        ("unique_identifier", ctypes.c_uint),
+        ("text_position", ctypes.c_int),
+        ("length", ctypes.c_int),
+        ("audio_position", ctypes.c_int),  # milliseconds
+        ("sample", ctypes.c_int),
+        ("user_data", ctypes.c_void_p),
+        ("id", ctypes.c_uint64),
+    )
+
+
+_SynthCallback = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.POINTER(_Event))
 
 
 class _VoiceStruct(ctypes.Structure):
@@ -162,6 +180,18 @@ class EspeakSynthesizer:
         50; a range of 0 is monotone). Raises ValueError for an unknown voice, a setting out of bounds, or a text in
         which nothing can be pronounced.
         """
+        return self.speak_words(text, voice, rate_wpm=rate_wpm, pitch=pitch, pitch_range=pitch_range)[0]
+
+    def speak_words(
+        self,
+        text: str,
+        voice: str | None = None,
+        *,
+        rate_wpm: int | None = None,
+        pitch: int | None = None,
+        pitch_range: int | None = None,
+    ) -> tuple[Synthesis, list[float]]:
+        """:meth:`speak`, and where each word of the text begins, in seconds, as espeak-ng counts words."""
         settings = (
             (_RATE, "rate_wpm", rate_wpm, RATE_WPM),
             (_PITCH, "pitch", pitch, (0, 100)),
@@ -175,11 +205,17 @@ class EspeakSynthesizer:
             raise ValueError(f"nothing to pronounce in {text!r}")
 
         blocks: list[np.ndarray] = []
+        starts: list[float] = []
 
         @_SynthCallback
-        def collect(samples: ctypes._Pointer[ctypes.c_short], count: int, _events: int | None) -> int:
+        def collect(samples: Any, count: int, events: Any) -> int:
             if samples and count > 0:
                 blocks.append(np.ctypeslib.as_array(samples, (count,)).copy())
+            index = 0
+            while events[index].type != _EVENT_LIST_TERMINATED:
+                if events[index].type == _EVENT_WORD:
+                    starts.append(events[index].audio_position / 1000)
+                index += 1
             return 0
 
         # Control characters would end the C string (NUL) or change the voice within the text (U+0001).
@@ -198,7 +234,7 @@ class EspeakSynthesizer:
         samples = np.concatenate(blocks) if blocks else np.zeros(0, np.int16)
         if not samples.any():
             raise ValueError(f"nothing to pronounce in {text!r} for the voice {voice or self.voice!r}")
-        return Synthesis(samples.astype(np.float32) / 32768, sample_rate)
+        return Synthesis(samples.astype(np.float32) / 32768, sample_rate), starts
 
     def synthesize(
         self, texts: Sequence[str], voices: Sequence[str | None], seeds: Sequence[int]

@@ -1,0 +1,240 @@
+"""Train the bundled Conformer-CTC: NeMo's ``EncDecCTCModel`` with three layers of width 64 that spells digits.
+
+In two steps, of which the first needs no recordings::
+
+    python -m infra.demo.train_conformer conformer-espeak.nemo
+    python -m infra.demo.train_conformer conformer-digits.nemo --start conformer-espeak.nemo --fsdd fsdd_train.tar
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
+
+from infra.demo.clips import DIGITS, SAMPLE_RATE
+from infra.demo.speech import Example, Speech, arguments, pools
+
+LABELS = [" ", *"abcdefghijklmnopqrstuvwxyz", "'"]
+BATCH_S = 48  # seconds of audio in a batch
+HOP = 160  # samples between spectrogram frames: 10 ms
+SUBSAMPLING = 4
+IGNORED = -100  # what torch's losses skip
+FRAMES_HZ = SAMPLE_RATE / HOP / SUBSAMPLING  # of the encoder's output
+
+
+def config() -> dict[str, Any]:
+    """The model as NeMo's ``conformer_ctc_char.yaml`` lays it out, small; labels are those of its English models."""
+    asr = "nemo.collections.asr.modules"
+    return {
+        "sample_rate": SAMPLE_RATE,
+        "labels": LABELS,
+        "preprocessor": {
+            "_target_": f"{asr}.AudioToMelSpectrogramPreprocessor",
+            "sample_rate": SAMPLE_RATE,
+            "normalize": "per_feature",
+            "window_size": 0.025,
+            "window_stride": HOP / SAMPLE_RATE,
+            "window": "hann",
+            "features": 80,
+            "n_fft": 512,
+            "log": True,
+            "frame_splicing": 1,
+            "dither": 0.00001,
+            "pad_to": 0,
+        },
+        "spec_augment": {
+            "_target_": f"{asr}.SpectrogramAugmentation",
+            "freq_masks": 2,
+            "time_masks": 3,
+            "freq_width": 15,
+            "time_width": 0.04,
+        },
+        "encoder": {
+            "_target_": f"{asr}.ConformerEncoder",
+            "feat_in": 80,
+            "feat_out": -1,
+            "n_layers": 3,
+            "d_model": 64,
+            "subsampling": "dw_striding",
+            "subsampling_factor": SUBSAMPLING,
+            "subsampling_conv_channels": 64,
+            "causal_downsampling": False,
+            "ff_expansion_factor": 4,
+            "self_attention_model": "rel_pos",
+            "n_heads": 4,
+            "att_context_size": [-1, -1],
+            "xscaling": True,
+            "untie_biases": True,
+            "pos_emb_max_len": 5000,
+            "conv_kernel_size": 15,
+            "conv_norm_type": "batch_norm",
+            "dropout": 0.0,
+            "dropout_pre_encoder": 0.0,
+            "dropout_emb": 0.0,
+            "dropout_att": 0.0,
+        },
+        "decoder": {
+            "_target_": f"{asr}.ConvASRDecoder",
+            "feat_in": None,
+            "num_classes": -1,
+            "vocabulary": LABELS,
+        },
+        "decoding": {"strategy": "greedy_batch"},
+    }
+
+
+def new_model() -> Any:
+    """An untrained ``EncDecCTCModel``. Imports NeMo, which takes a while."""
+    from nemo.collections.asr.models import EncDecCTCModel
+    from nemo.utils import logging
+    from omegaconf import OmegaConf
+
+    logging.setLevel(logging.ERROR)
+    return EncDecCTCModel(cfg=OmegaConf.create(config()))
+
+
+def restore(checkpoint: Path) -> Any:
+    """A trained one, as anyone would load it."""
+    from nemo.collections.asr.models import ASRModel
+    from nemo.utils import logging
+
+    logging.setLevel(logging.ERROR)
+    return ASRModel.restore_from(str(checkpoint), map_location="cpu")
+
+
+def draw(speech: Speech, beginning: bool) -> Example:
+    """A third single digits, a tenth nothing at all, else strings, a few of them long; at first only short ones."""
+    rng = speech.rng
+    kind = rng.random()
+    if kind < 0.33:
+        return speech.single()
+    if kind < 0.43:
+        return speech.nothing(6.0)
+    if beginning:
+        return speech.string(int(rng.integers(1, 4)), 4.0)
+    if kind < 0.97:
+        return speech.string(int(rng.integers(1, 13)), 8.0)
+    return speech.string(40, float(rng.uniform(10, 30)))
+
+
+@dataclass(frozen=True)
+class Batch:
+    """``signal`` (b, samples) and ``text`` (b, letters) with their lengths (b,); ``sounds`` (b, frames) at 25 Hz is the
+    digit that sounds, IGNORED past the end."""
+
+    signal: Tensor
+    signal_len: Tensor
+    text: Tensor
+    text_len: Tensor
+    sounds: Tensor
+
+
+def batches(examples: list[Example], rng: np.random.Generator) -> list[Batch]:
+    """Examples of like length together, in random order."""
+    groups: list[list[Example]] = [[]]
+    for example in sorted(examples, key=lambda example: len(example.samples)):
+        if len(example.samples) * (len(groups[-1]) + 1) > BATCH_S * SAMPLE_RATE or len(groups[-1]) == 48:
+            groups.append([])
+        groups[-1].append(example)
+    return [_batch(groups[index]) for index in rng.permutation(len(groups))]
+
+
+def _batch(group: list[Example]) -> Batch:
+    texts = [" ".join(DIGITS[digit] for digit in example.digits) for example in group]
+    letters = [torch.tensor([LABELS.index(letter) for letter in text], dtype=torch.long) for text in texts]
+    signals = [torch.from_numpy(example.samples) for example in group]
+    frames = [-(-(len(signal) // HOP + 1) // SUBSAMPLING) for signal in signals]
+    sounds = [
+        torch.from_numpy(example.sounding(count, FRAMES_HZ)) for example, count in zip(group, frames, strict=True)
+    ]
+    return Batch(
+        pad_sequence(signals, batch_first=True),
+        torch.tensor([len(signal) for signal in signals]),
+        pad_sequence(letters, batch_first=True),
+        torch.tensor([len(text) for text in letters]),
+        pad_sequence(sounds, batch_first=True, padding_value=IGNORED),
+    )
+
+
+class Trainee(nn.Module):
+    """A model in training with a helper that is thrown away: a digit classifier per encoder frame. It tells the encoder
+    at once what it should hear, where CTC alone first spends a while on answering with blanks only."""
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.model = model
+        self.frame = nn.Linear(config()["encoder"]["d_model"], len(DIGITS) + 1)
+
+    def losses(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """CTC per letter, and the cross-entropy of the frames' digits."""
+        model = self.model
+        features, length = model.preprocessor(input_signal=batch.signal, length=batch.signal_len)
+        features = model.spec_augmentation(input_spec=features, length=length)
+        encoded, length = model.encoder(audio_signal=features, length=length)  # (b, 64, frames)
+        letters = model.loss(
+            log_probs=model.decoder(encoder_output=encoded),
+            targets=batch.text,
+            input_lengths=length,
+            target_lengths=batch.text_len,
+        )
+        frames = F.cross_entropy(
+            self.frame(encoded.transpose(1, 2)).flatten(0, 1),
+            batch.sounds[:, : encoded.shape[2]].flatten(),
+            ignore_index=IGNORED,
+        )
+        return letters / batch.text_len.float().mean().clamp_min(1), frames
+
+
+def train(model: Any, speech: Speech, rounds: int, started: bool) -> Iterator[str]:
+    """Train in place, one line of progress per round: AdamW, a short warm-up, then a cosine to zero; more gently when
+    ``started`` from a trained model.
+
+    A round draws 192 examples (some ten minutes of audio) and sees each twice, under different masks (SpecAugment).
+    """
+    peak_rate = 1.5e-3 if started else 3e-3
+    trainee = Trainee(model).train()
+    optimizer = torch.optim.AdamW(trainee.parameters(), lr=peak_rate, betas=(0.9, 0.98), weight_decay=1e-3)
+    for number in range(rounds):
+        examples = [draw(speech, beginning=not started and number < 0.1 * rounds) for _ in range(192)]
+        work = [batch for _ in range(2) for batch in batches(examples, speech.rng)]
+        sums = np.zeros(2)
+        for index, batch in enumerate(work):
+            done = (number + index / len(work)) / rounds
+            rate = peak_rate * min(done / 0.03 + 0.01, 0.5 * (1 + math.cos(math.pi * done)))
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+            letters, frames = trainee.losses(batch)
+            optimizer.zero_grad()
+            (letters + 0.5 * frames).backward()
+            torch.nn.utils.clip_grad_norm_(trainee.parameters(), 1.0)
+            optimizer.step()
+            sums += [letters.item(), frames.item()]
+        means = "/".join(f"{mean:.3f}" for mean in sums / len(work))
+        yield f"round {number + 1} of {rounds}: letters/frames {means}, {time.process_time():.0f} s"
+    trainee.eval()
+
+
+def main() -> None:
+    options = arguments(__doc__).parse_args()
+    torch.set_num_threads(1)
+    torch.manual_seed(options.seed)
+    rng = np.random.default_rng(options.seed)
+    speech = Speech(*pools(options.fsdd, options.espeak_clips, rng, options.without_speaker), rng)
+    model = restore(options.start) if options.start else new_model()
+    for progress in train(model, speech, options.rounds, started=options.start is not None):
+        print(progress, flush=True)
+    model.save_to(str(options.checkpoint))
+
+
+if __name__ == "__main__":
+    main()
