@@ -106,18 +106,19 @@ def _intervals(columns: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]
 
 def _each_interval(data: Sequence[np.ndarray]) -> list[Interval]:
     """Intervals of data sets (blocks, k), those of as many blocks drawn together."""
-    found: list[Interval] = [Interval(float("nan"), None, None, len(columns)) for columns in data]
+    found: list[Interval] = []
     alike: dict[int, list[int]] = {}
     for at, columns in enumerate(data):
-        found[at] = Interval(float(_rates(columns.sum(axis=0, dtype=np.float64))), None, None, len(columns))
-        if len(columns) >= MIN_BLOCKS and np.isfinite(found[at].value):
+        value = float(_rates(columns.sum(axis=0, dtype=np.float64)))
+        found.append(Interval(value if np.isfinite(value) else float("nan"), None, None, len(columns)))
+        if len(columns) >= MIN_BLOCKS and np.isfinite(value):
             alike.setdefault(min(len(columns), MAX_BLOCKS), []).append(at)
     for members in alike.values():
         for start in range(0, len(members), TOGETHER):
             batch = members[start : start + TOGETHER]
             values, lows, highs = _intervals(np.stack([merge_blocks(data[at].astype(np.float64)) for at in batch]))
-            for at, value, low, high in zip(batch, values.tolist(), lows.tolist(), highs.tolist(), strict=True):
-                found[at] = Interval(value, low, high, len(data[at]))
+            for at, rate, low, high in zip(batch, values.tolist(), lows.tolist(), highs.tolist(), strict=True):
+                found[at] = Interval(rate, low, high, len(data[at]))
     return found
 
 

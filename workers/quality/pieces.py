@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import jiwer
 import numpy as np
 from rapidfuzz.distance import Levenshtein
 
+from workers.quality.align import align
 from workers.quality.normalize import is_unspaced, normalize
 from workers.quality.score import Score
 
@@ -32,7 +32,7 @@ def score_pieces(reference: str, hypotheses: Sequence[str], language: str | None
     parts: list[list[str]] = [[] for _ in heard]
     counts = np.zeros((len(heard), 4), np.int64)  # hits, substitutions, deletions, insertions
     piece = 0
-    for chunk in _chunks(wanted, joined):
+    for chunk in align([" ".join(wanted)], [" ".join(joined)])[0]:
         if chunk.type == "delete":
             parts[piece] += wanted[chunk.ref_start_idx : chunk.ref_end_idx]
             counts[piece, 2] += chunk.ref_end_idx - chunk.ref_start_idx
@@ -46,21 +46,6 @@ def score_pieces(reference: str, hypotheses: Sequence[str], language: str | None
                 counts[piece, 0 if chunk.type == "equal" else 1] += 1
     unspaced = is_unspaced(language)
     return [_score(part, words, row.tolist(), unspaced) for part, words, row in zip(parts, heard, counts, strict=True)]
-
-
-def _chunks(wanted: list[str], joined: list[str]) -> list[jiwer.AlignmentChunk]:
-    if not wanted and not joined:
-        return []
-    if not wanted:  # jiwer refuses empty references
-        return [jiwer.AlignmentChunk("insert", 0, 0, 0, len(joined))]
-    chunks: list[jiwer.AlignmentChunk] = jiwer.process_words(
-        [" ".join(wanted)], [" ".join(joined)], _split, _split
-    ).alignments[0]
-    return chunks
-
-
-def _split(texts: list[str]) -> list[list[str]]:
-    return [text.split() for text in texts]
 
 
 def _score(part: list[str], words: list[str], counts: list[int], unspaced: bool) -> Score:
