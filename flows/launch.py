@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import traceback
-from typing import Any
+from typing import Any, cast
 
 from prefect import Flow
 from prefect.client.schemas.objects import State
@@ -86,7 +86,7 @@ def started(flow: Flow[..., Any], form: dict[str, Any], verbose: bool) -> State[
     VoxmillError and Ctrl-C go on upwards, to :func:`flows.terminal.reported`.
     """
     try:
-        state: State[Any] = flow(**form, return_state=True)
+        state: Any = flow(**form, return_state=True)
         outcome = state.result(raise_on_failure=False)
     except VoxmillError:
         raise
@@ -99,4 +99,4 @@ def started(flow: Flow[..., Any], form: dict[str, Any], verbose: bool) -> State[
             terminal.errors().print("".join(traceback.format_exception(outcome)), markup=False, soft_wrap=True)
         reason = " ".join(str(outcome).split()) or type(outcome).__name__
         terminal.fail(f"{type(outcome).__name__}: {reason} (--verbose shows where)")
-    return state
+    return cast("State[Any]", state)
