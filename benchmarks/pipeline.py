@@ -90,7 +90,7 @@ def run(sources: list[str], destination: str, arguments: argparse.Namespace) -> 
     from workers.engines.checkpoints import checkpoint_digest
     from workers.pipeline import Job, process_shards
     from workers.sources.discover import discover
-    from workers.sources.plan import plan
+    from workers.sources.planning import make_plan
 
     recipe = Recipe(
         asr=AsrSettings(
@@ -110,7 +110,7 @@ def run(sources: list[str], destination: str, arguments: argparse.Namespace) -> 
     )
     begun = time.perf_counter()
     digests = {spec: digest for spec in recipe.asr.transcribers if (digest := checkpoint_digest(spec))}
-    planned = plan(discover(sources, parameters.storage), recipe.fingerprint(digests), parameters, Published())
+    planned = make_plan(discover(sources, parameters.storage), recipe.fingerprint(digests), parameters, Published())
     job = Job(recipe, parameters.storage, parameters.sharding, planned.fingerprint, f"{destination}/_staging/x")
     with measured_memory() as memory, connect(parameters.cluster, parameters.storage):
         receipts, first = [], 0.0
@@ -151,7 +151,8 @@ def main() -> None:
             found = run(sources, str(Path(folder) / "out"), arguments)
         ideal = found["cpu_s"] / arguments.cpus
         print(
-            f"{found['audio_s'] / 3600:.2f} h of audio: start-up {found['start_up_s']:.1f} s, wall {found['wall_s']:.1f} s, "
+            f"{found['audio_s'] / 3600:.2f} h of audio: start-up {found['start_up_s']:.1f} s, "
+            f"wall {found['wall_s']:.1f} s, "
             f"stages' CPU / cores {ideal:.1f} s, ratio {found['wall_s'] / ideal:.3f}, "
             f"{found['audio_s'] / found['wall_s']:.1f} times real time, peak {found['peak_bytes'] / 2**30:.2f} GiB"
         )

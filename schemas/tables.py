@@ -132,7 +132,7 @@ _FIELDS: dict[str, list[tuple[str, pa.DataType, str]]] = {
         ("shard_id", pa.string(), "shard that refused it"),
     ],
     "quality": [
-        ("slice", pa.string(), "what is sliced by: all, archive, language, speaker, duration, snr, format, speaking_rate"),
+        ("slice", pa.string(), "sliced by: all, archive, language, speaker, duration, snr, format, speaking_rate"),
         ("value", pa.string(), "the slice's value"),
         ("engine", pa.string(), "engine spec, or chosen"),
         ("input", pa.string(), "raw or denoised"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 Payload = tuple[Member, bytes | MemberError]
 
 
-def front(block: pa.Table, job: Job, published: object, done: object) -> Iterator[pa.Table]:
+def front(block: pa.Table, job: Job, published: Any, done: Any) -> Iterator[pa.Table]:
     """Read, decode, denoise and extract features: a planned shard in, its :class:`Work` out.
 
     A one-way stream gives one block per shard as it is read, then a last one that names them all. ``published`` and
@@ -73,7 +73,7 @@ def _stream(shard: Shard, job: Job, published: Published, done: frozenset[str]) 
                 continue
             given.append(part.shard.id)
             if part.shard.id not in done:
-                yield _process(part.shard, job, lambda payloads=part.payloads: iter(payloads))
+                yield _process(part.shard, job, part.payloads.__iter__)
     except Exception as error:  # a store that breaks off in the middle: what came is kept, the stream is tried again
         last = failed(last, "read", error)
     last.stream_shards = tuple(given)
