@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 import tarfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -29,6 +30,9 @@ ACCENTS = {
     "it": ("ziro", "uan", "tu", "tri", "for", "faiv", "sics", "seven", "eit", "nain"),
     "pl": ("ziro", "łan", "tu", "tri", "for", "fajw", "siks", "sewen", "ejt", "najn"),
 }
+
+# Variants of espeak-ng's voices that sound like no person.
+INHUMAN = re.compile("robo|whisper|croak|demonic|tweaky|storm|fast|ricishay|serious|anxious", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -87,12 +91,13 @@ def at_speeds(clips: Sequence[Clip], copies: int, rng: np.random.Generator) -> l
 def espeak_clips(count: int, rng: np.random.Generator) -> list[Clip]:
     """About ``count`` stretches of synthetic speech in random voices: two thirds single digits, else strings."""
     engine = EspeakSynthesizer(ENGLISH[0])
+    people = [variant for variant in variants() if not INHUMAN.search(variant)]
     pool = []
     for _ in range(count):
-        accented = rng.random() < 0.3
+        accented = rng.random() < 0.2
         language = str(rng.choice(list(ACCENTS) if accented else list(ENGLISH)))
         words = ACCENTS[language] if accented else DIGITS
-        voice = language if rng.random() < 0.1 else f"{language}+{rng.choice(variants())}"
+        voice = language if rng.random() < 0.1 else f"{language}+{rng.choice(people)}"
         length = 1 if rng.random() < 0.67 else int(rng.integers(2, 7))
         digits = tuple(int(digit) for digit in rng.integers(0, 10, length))
         text = " ".join(words[digit] for digit in digits)

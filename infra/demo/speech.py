@@ -59,7 +59,7 @@ class Speech:
         self.pools = pools
         self.weights = np.asarray(weights) / np.sum(weights)
         self.rng = rng
-        self.harshness = 1.0  # 0 gives clean speech at an even level, 1 all that may befall a recording
+        self.harshness = 1.0  # at most: 0 gives clean speech at an even level, 1 all that may befall a recording
         self.by_speaker: list[dict[str, list[Clip]]] = []
         for pool in pools:
             speakers: dict[str, list[Clip]] = {}
@@ -170,16 +170,17 @@ class Speech:
         return Example(at_level(noise, rng), ())
 
     def _recorded(self, samples: np.ndarray) -> np.ndarray:
-        """Through a channel, with noise at an SNR of 0 to 40 dB in two of three, at some level."""
+        """Through a channel, with noise at an SNR of 0 to 40 dB, at some level; each only sometimes."""
         rng = self.rng
-        if rng.random() < 0.85 * self.harshness:
+        harshness = self.harshness * rng.random()  # most recordings are kind
+        if rng.random() < 1.5 * harshness:
             samples = through_channel(samples, rng)
-        if rng.random() < 0.65 * self.harshness:
+        if rng.random() < 1.2 * harshness:
             active = samples[np.abs(samples) > 0.02 * np.abs(samples).max()]
             power = float((active**2).mean())
-            snr_db = rng.uniform(40 - 40 * self.harshness, 40)
+            snr_db = rng.uniform(40 - 40 * harshness, 40)
             samples = samples + background(len(samples), rng) * np.sqrt(power / 10 ** (snr_db / 10))
-        return at_level(samples, rng, lowest_db=-6 - 30 * self.harshness)
+        return at_level(samples, rng, lowest_db=-6 - 30 * harshness)
 
 
 def pools(

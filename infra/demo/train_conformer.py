@@ -25,7 +25,7 @@ from infra.demo.clips import DIGITS, SAMPLE_RATE
 from infra.demo.speech import Example, Speech, arguments, pools
 
 LABELS = [" ", *"abcdefghijklmnopqrstuvwxyz", "'"]
-BATCH_S = 48  # seconds of audio in a batch
+BATCH_S = 32  # seconds of audio in a batch
 HOP = 160  # samples between spectrogram frames: 10 ms
 SUBSAMPLING = 4
 IGNORED = -100  # what torch's losses skip
@@ -122,8 +122,8 @@ def draw(speech: Speech, beginning: bool) -> Example:
         return speech.nothing(6.0)
     if beginning:
         return speech.string(int(rng.integers(1, 4)), 4.0)
-    if kind < 0.97:
-        return speech.string(int(rng.integers(1, 13)), 8.0)
+    if kind < 0.98:
+        return speech.string(int(rng.integers(1, 9)), 6.0)
     return speech.string(40, float(rng.uniform(10, 30)))
 
 
@@ -205,6 +205,7 @@ def train(model: Any, speech: Speech, rounds: int, started: bool) -> Iterator[st
     trainee = Trainee(model).train()
     optimizer = torch.optim.AdamW(trainee.parameters(), lr=peak_rate, betas=(0.9, 0.98), weight_decay=1e-3)
     for number in range(rounds):
+        speech.harshness = 1.0 if started else min(1.0, 2 * number / rounds)
         examples = [draw(speech, beginning=not started and number < 0.1 * rounds) for _ in range(192)]
         work = [batch for _ in range(2) for batch in batches(examples, speech.rng)]
         sums = np.zeros(2)
