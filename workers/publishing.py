@@ -85,20 +85,20 @@ def stage_source_rejects(plan: Plan, staging: Staging) -> list[Receipt]:
         staging.put_table(shard_id, LEDGER_TABLE, pa.Table.from_pylist(ledger, LEDGER)),
     )
     reasons = [reject.reason for reject in plan.rejects]
-    return [
-        Receipt(
-            shard_id=shard_id,
-            archive_uri=plan.rejects[0].archive,
-            index=0,
-            members_in=len(plan.rejects),
-            members_published=0,
-            members_rejected=len(plan.rejects),
-            utterances=0,
-            audio_s=0.0,
-            files=files,
-            reject_reasons={reason: reasons.count(reason) for reason in sorted(set(reasons))},
-        )
-    ]
+    receipt = Receipt(
+        shard_id=shard_id,
+        archive_uri=plan.rejects[0].archive,
+        index=0,
+        members_in=len(plan.rejects),
+        members_published=0,
+        members_rejected=len(plan.rejects),
+        utterances=0,
+        audio_s=0.0,
+        files=files,
+        reject_reasons={reason: reasons.count(reason) for reason in sorted(set(reasons))},
+    )
+    staging.put_receipt(receipt)
+    return [receipt]
 
 
 def join_late(receipts: Sequence[Receipt], recipe: Recipe, staging: Staging, storage: Storage) -> list[Receipt]:
