@@ -127,8 +127,9 @@ def shares(cpus: float, gpus: float, engines: Sequence[str], shards: int | None,
         )
     workers["front"] = cluster.actors.get("front", min(cores, most))
     workers["write"] = cluster.actors.get("write", max(1, min(cores // 2, most)))
-    # One unit per worker and one to spare; stages of unequal requests are never fused by Ray Data.
-    unit = cpus / (sum(workers.values()) + 1)
+    # One unit per worker and one to spare, at most a CPU: workers have one thread. Stages of unequal requests are never
+    # fused by Ray Data.
+    unit = min(1.0, cpus / (sum(workers.values()) + 1))
     return {
         name: Share(count, _floor(unit * (0.98 if name in engines else 1.0)), gpu_each.get(name, 0.0))
         for name, count in workers.items()
@@ -143,5 +144,5 @@ def _uses_gpu(engine: str) -> bool:
 
 
 def _floor(cpus: float) -> float:
-    """Ray counts in units of 1/10000; whole CPUs above one, since it refuses 1.5."""
-    return float(int(cpus)) if cpus >= 1 else int(cpus * 10_000) / 10_000
+    """Ray counts in units of 1/10000."""
+    return int(cpus * 10_000) / 10_000
