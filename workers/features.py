@@ -50,14 +50,16 @@ def mel_filters(sample_rate: int, n_fft: int, n_mels: int, f_min: float, f_max: 
 
 
 def log_mel(clips: Sequence[np.ndarray], sample_rate: int, settings: FeatureSettings) -> list[np.ndarray]:
-    """Log-mel of float32 mono ``clips``, each (n,): float32 (1 + n // hop_length, n_mels), natural log of power.
+    """Log-mel of float32 mono ``clips``, each (n,): float32 (1 + n // hop_length, n_mels), natural log of power
+    (one frame fewer where ``n_fft`` is odd and the hop divides n).
 
     Frames are centred, the clip being padded with zeros; Hann window; power below :data:`FLOOR` counts as that.
     """
     n_fft, hop = settings.n_fft, settings.hop_length
     filters = mel_filters(sample_rate, n_fft, settings.n_mels, settings.f_min, settings.f_max)
     window = (0.5 - 0.5 * np.cos(2 * np.pi * np.arange(n_fft) / n_fft)).astype(np.float32)
-    counts = [1 + len(clip) // hop for clip in clips]
+    pad = n_fft // 2
+    counts = [1 + (len(clip) + 2 * pad - n_fft) // hop for clip in clips]
     mel = np.empty((sum(counts), settings.n_mels), np.float32)
     frames = np.empty((_BLOCK_FRAMES, n_fft), np.float32)
     done = filled = 0
@@ -71,8 +73,8 @@ def log_mel(clips: Sequence[np.ndarray], sample_rate: int, settings: FeatureSett
         done, filled = done + filled, 0
 
     for clip, count in zip(clips, counts, strict=True):
-        padded = np.zeros(len(clip) + 2 * (n_fft // 2), np.float32)
-        padded[n_fft // 2 : n_fft // 2 + len(clip)] = clip
+        padded = np.zeros(max(len(clip) + 2 * pad, n_fft), np.float32)
+        padded[pad : pad + len(clip)] = clip
         view = sliding_window_view(padded, n_fft)[::hop]
         at = 0
         while at < count:
