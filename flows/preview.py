@@ -63,8 +63,8 @@ def table(found: Preview) -> RenderableType:
     for shard in planned.shards:
         shards.setdefault(shard.archive.uri, []).append(shard)
     grid = Table(box=None, pad_edge=False, header_style="dim", title="Plan", title_justify="left", title_style="bold")
-    for name in ("archive", "layout"):
-        grid.add_column(name, overflow="fold")
+    grid.add_column("archive", overflow="fold", min_width=16)
+    grid.add_column("layout", overflow="fold")
     for name in ("size", "published already", "to do", "rejected at sight", "hours (about)", "shards"):
         grid.add_column(name, justify="right")
     for archive in planned.archives:

@@ -44,11 +44,12 @@ def test_a_poisonous_item_costs_itself_alone(lengths: list[float], poison: set[i
 
 @given(LENGTHS, st.floats(1.0, 60.0))
 def test_out_of_memory_halves_and_is_remembered(lengths: list[float], memory: float) -> None:
-    tried: list[float] = []
+    tried: list[tuple[float, float]] = []  # size, and the limit at that time
 
     def process(batch: list[int]) -> list[int]:
-        tried.append(len(batch) * max(lengths[index] for index in batch))
-        if tried[-1] > memory:
+        size = len(batch) * max(lengths[index] for index in batch)
+        tried.append((size, capacity.limit))
+        if size > memory:
             raise MemoryError("CUDA out of memory")
         return batch
 
@@ -60,7 +61,7 @@ def test_out_of_memory_halves_and_is_remembered(lengths: list[float], memory: fl
     # what did not fit once is never tried again, save for items that are alone already
     tried.clear()
     run_batches(lengths, capacity, process)
-    assert all(size <= capacity.limit or size in lengths for size in tried)
+    assert all(size <= limit or size in lengths for size, limit in tried)
 
 
 def test_a_lost_device_ends_the_process() -> None:
