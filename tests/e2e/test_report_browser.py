@@ -13,6 +13,8 @@ from schemas.config import Storage
 from tests.workers import report_corpus
 from workers.report import write_report
 
+PATIENCE_MS = 300_000  # a busy machine is slow, not wrong
+
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
@@ -23,7 +25,9 @@ def browser() -> Iterator[Any]:
 
     with sync_playwright() as playwright:
         started = playwright.chromium.launch(
-            executable_path=chromium, args=["--no-sandbox", "--autoplay-policy=no-user-gesture-required"]
+            executable_path=chromium,
+            args=["--no-sandbox", "--autoplay-policy=no-user-gesture-required"],
+            timeout=PATIENCE_MS,
         )
         yield started
         started.close()
@@ -42,6 +46,7 @@ def address(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
 def page(browser: Any, address: str) -> Iterator[Any]:
     """The open page; whatever it complained about, or asked the network for, fails the test."""
     tab = browser.new_page(viewport={"width": 1280, "height": 900})
+    tab.set_default_timeout(PATIENCE_MS)
     complaints: list[str] = []
     tab.on("console", lambda message: complaints.append(f"console {message.type}: {message.text}"))
     tab.on("pageerror", lambda error: complaints.append(f"error: {error}"))
