@@ -10,13 +10,13 @@ from prefect.logging import disable_run_logger
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
-from tasks.discover import discover
-from tasks.plan import plan
 
 from flows.corpus import fingerprint_of, parameters_of, readable
 from flows.credentials import access
 from schemas.config import CorpusParameters
 from schemas.records import Plan, Shard
+from tasks.discover import discover
+from tasks.plan import plan
 from tasks.publish import published_members
 from tasks.runs import latest_manifest
 from tasks.wording import clock, count, name_of, size
