@@ -351,8 +351,6 @@ def train(model: Trainee, speech: Speech, rounds: int, started: bool) -> Iterato
             for name, long in (("short", False), ("full", True))
             if any(row[0] == long for row in sums)
         )
-        if number % 10 == 9:
-            model.export(Path("/tmp/train/whisper-now.pt"))
         yield f"round {number + 1} of {rounds}: text/frames/look/digits {line}, {time.process_time():.0f} s"
 
 
