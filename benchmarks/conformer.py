@@ -17,6 +17,7 @@ import torch
 
 from schemas.config import AsrSettings
 from workers.engines.batching import padding_waste, plan_batches
+from workers.engines.checkpoints import resolve
 from workers.engines.conformer import ConformerTranscriber
 
 # (layers, width, heads, convolution kernel) of NeMo's published Conformer-CTC sizes; small for a quick look
@@ -90,7 +91,7 @@ def main() -> None:
     start = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
         path = options.checkpoint or random_checkpoint(Path(folder) / "random.nemo", options.size)
-        engine = ConformerTranscriber(f"conformer:{path}", options.device, AsrSettings())
+        engine = ConformerTranscriber(resolve(f"conformer:{path}"), options.device, AsrSettings())
     load_s = time.perf_counter() - start
     if options.batch_s:
         engine.capacity.limit = options.batch_s

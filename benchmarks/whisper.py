@@ -21,6 +21,7 @@ from whisper.model import ModelDimensions, Whisper
 from schemas.config import AsrSettings
 from workers.engines import whisper as engine_module
 from workers.engines.base import Transcription
+from workers.engines.checkpoints import resolve
 from workers.engines.whisper import WhisperTranscriber
 
 # published dimensions: (n_mels, n_vocab, audio state/heads/layers, text state/heads/layers)
@@ -83,7 +84,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = random_checkpoint(Path(folder) / "random.pt", options.size, options.tokens)
         load_s, engine = timed(
-            lambda: WhisperTranscriber(f"whisper:{path}", options.device, AsrSettings()), options.device
+            lambda: WhisperTranscriber(resolve(f"whisper:{path}"), options.device, AsrSettings()), options.device
         )
         peer = whisper.load_model(str(path), device=options.device)
     if options.batch:

@@ -46,4 +46,5 @@ class Reason(StrEnum):
     OUT_OF_MEMORY = "out_of_memory"  # even alone in its batch
     EMPTY_TEXT = "empty_text"  # nothing to speak
     TEXT_TOO_LONG = "text_too_long"
+    UNKNOWN_VOICE = "unknown_voice"  # the voice engine has none of this name
     NOTHING_PRONOUNCEABLE = "nothing_pronounceable"

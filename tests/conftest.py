@@ -99,10 +99,9 @@ class S3:
 
 
 @pytest.fixture(scope="session")
-def s3() -> Iterator[S3]:
-    """An S3 server (moto) on a loopback port for the whole session, with credentials set in the environment."""
-    from moto.server import ThreadedMotoServer
-
+def aws_environment() -> Iterator[None]:
+    """Credentials for the loopback S3. Ray's workers inherit the environment of the moment Ray is started in, so they
+    must be there before."""
     with pytest.MonkeyPatch.context() as patch:
         for name in [name for name in os.environ if name.startswith("AWS_")]:
             patch.delenv(name)
@@ -111,17 +110,25 @@ def s3() -> Iterator[S3]:
         patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
         patch.setenv("AWS_EC2_METADATA_DISABLED", "true")
         patch.setenv("NO_PROXY", "127.0.0.1,localhost")
-        server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-        server.start()
-        host, port = server.get_host_and_port()
-        try:
-            yield S3(f"http://{host}:{port}")
-        finally:
-            server.stop()
+        yield
 
 
 @pytest.fixture(scope="session")
-def ray_session() -> Iterator[None]:
+def s3(aws_environment: None) -> Iterator[S3]:
+    """An S3 server (moto) on a loopback port for the whole session, with credentials set in the environment."""
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    try:
+        yield S3(f"http://{host}:{port}")
+    finally:
+        server.stop()
+
+
+@pytest.fixture(scope="session")
+def ray_session(aws_environment: None) -> Iterator[None]:
     """One local Ray of two CPUs for all tests that run the data plane in this process."""
     import ray
 

@@ -18,18 +18,16 @@ from schemas.ids import stable_id
 from schemas.reasons import Reason
 from schemas.records import Archive, Member, Receipt, Reject, Shard
 from workers.arrow import table_of
-from workers.block import pack, unpack, unpack_all
-from workers.cluster import shares
+from workers.block import pack, unpack
 from workers.engines.base import Transcription
-from workers.pipeline import _device, _explained, _prepare_context
 from workers.receipts import Staging
 from workers.rows import rows_of
-from workers.stage import OnBlock, failed
-from workers.synthesize import STAGE, RoundTrip, Synthesize
+from workers.stage import failed
+from workers.synthesize import STAGE
+from workers.wiring import EngineStage, on_actors, on_tasks, receipts, start
 from workers.work import Recording, Utterance, Work
 
 UTTERANCES_PER_SHARD = 200  # a quarter of an hour or so of short clips, and memory for the longest
-_ROUND_TRIP = "round trip"
 
 
 @dataclass(frozen=True)
@@ -66,8 +64,8 @@ def works_of(
         groups.setdefault(row["archive"], []).append(row)
     works = []
     for uri, group in groups.items():
-        for index, start in enumerate(range(0, len(group), UTTERANCES_PER_SHARD)):
-            piece = group[start : start + UTTERANCES_PER_SHARD]
+        for index, offset in enumerate(range(0, len(group), UTTERANCES_PER_SHARD)):
+            piece = group[offset : offset + UTTERANCES_PER_SHARD]
             shard_id = stable_id("regenerate", run_id, fingerprint, text, [row["utterance_id"] for row in piece])
             works.append(_work(piece, by_uri[uri], shard_id, fingerprint, index, recipe, text))
     return works
@@ -135,58 +133,21 @@ def regenerate_shards(
     ``recipe.tts`` names voice and bounds, the last of ``recipe.asr.transcribers`` hears. Raises VoxmillError where an
     engine cannot be loaded or workers keep dying.
     """
-    import ray
     import ray.data
 
     if not works:
         return
-    _prepare_context()
-    voice = str(recipe.tts.synthesizer)
-    pools = shares(
-        ray.cluster_resources().get("CPU", 1.0) if cluster.cpus is None else cluster.cpus,
-        ray.cluster_resources().get("GPU", 0.0),
-        [voice, _ROUND_TRIP],
-        len(works),
-        cluster,
-    )
+    stages = [
+        EngineStage("synthesize", str(recipe.tts.synthesizer), recipe, storage),
+        EngineStage("round trip", recipe.asr.transcribers[-1], recipe, storage),
+    ]
+    share = start([stage.pool for stage in stages], len(works), cluster)
     dataset = ray.data.from_blocks([pack(work) for work in works])
-    for pool, stage in ((voice, Synthesize), (_ROUND_TRIP, RoundTrip)):
-        share = pools[pool]
-        dataset = dataset.map_batches(
-            OnBlock,
-            batch_size=None,
-            batch_format="pyarrow",
-            fn_constructor_args=(f"{pool} {recipe.asr.transcribers[-1]}" if stage is RoundTrip else f"{STAGE} {pool}",
-                                 _Built(stage, recipe, _device(share))),
-            num_cpus=share.cpus,
-            num_gpus=share.gpus,
-            compute=ray.data.ActorPoolStrategy(size=share.workers),
-        )  # fmt: skip
-    dataset = dataset.map_batches(
-        write,
-        batch_size=None,
-        batch_format="pyarrow",
-        fn_kwargs={"recipe": recipe, "staging_url": staging_url, "storage": storage},
-        num_cpus=pools["write"].cpus,
-        compute=ray.data.TaskPoolStrategy(size=pools["write"].workers),
+    for stage in stages:
+        dataset = on_actors(dataset, stage, share[stage.pool])
+    yield from receipts(
+        on_tasks(dataset, write, share["write"], recipe=recipe, staging_url=staging_url, storage=storage)
     )
-    try:
-        for batch in dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
-            yield from unpack_all(batch)
-    except ray.exceptions.RayError as error:
-        raise _explained(error) from error
-
-
-@dataclass(frozen=True)
-class _Built:
-    """How an actor builds its stage."""
-
-    stage: type[Synthesize] | type[RoundTrip]
-    recipe: Recipe
-    device: str
-
-    def __call__(self) -> Synthesize | RoundTrip:
-        return self.stage(self.recipe, self.device)
 
 
 def write(block: pa.Table, recipe: Recipe, staging_url: str, storage: Storage) -> pa.Table:

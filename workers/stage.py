@@ -61,9 +61,9 @@ def failed(work: Work, name: str, error: Exception) -> Work:
 class OnBlock:
     """A stage as Ray Data calls it: a pyarrow block in, a pyarrow block out. Built once per actor."""
 
-    def __init__(self, name: str, build: Callable[[], Callable[[Work], Work]]) -> None:
+    def __init__(self, name: str, build: Callable[[str], Callable[[Work], Work]], device: str) -> None:
         self._name = name
-        self._stage = build()
+        self._stage = build(device)
 
     def __call__(self, block: pa.Table) -> pa.Table:
         return pack(timed(self._name, unpack(block), self._stage))

@@ -8,8 +8,7 @@ from schemas.config import Recipe
 from schemas.errors import VoxmillError
 from schemas.ids import seed_of
 from schemas.reasons import Reason
-from workers.engines.base import Failure, Transcriber
-from workers.engines.registry import load_synthesizer, load_transcriber
+from workers.engines.base import Failure, Synthesizer, Transcriber
 from workers.transcribe import hear_regenerations
 from workers.work import Regeneration, Utterance, Work
 
@@ -22,18 +21,15 @@ class Synthesize:
     Voices are dealt to speakers by a hash of the speaker's label, so one speaker keeps one voice in every shard and
     run; a recording without a speaker counts as one. Draws are seeded from the utterance's id. The last transcriber of
     the recipe is to hear the result. A text that cannot be spoken becomes a row of ``rejects``; its utterance stays.
-    Raises VoxmillError where the recipe names no voice engine, or one or a voice that cannot be had.
+    Raises VoxmillError where the engine does not have a voice of the recipe.
     """
 
-    def __init__(self, recipe: Recipe, device: str = "cpu") -> None:
-        if recipe.tts.synthesizer is None:
-            raise VoxmillError("no voice engine is set", "tts.synthesizer", "Set one, such as espeak:en-us.")
-        self.recipe = recipe
-        self.engine = load_synthesizer(recipe.tts.synthesizer, device)
+    def __init__(self, engine: Synthesizer, recipe: Recipe) -> None:
+        self.engine, self.recipe = engine, recipe
         self.voices: tuple[str | None, ...] = recipe.tts.voices or (None,)
         for voice in recipe.tts.voices:
             (answer,) = self.engine.synthesize(["a"], [voice], [0])
-            if isinstance(answer, Failure) and answer.reason == "unknown_voice":
+            if isinstance(answer, Failure) and answer.reason == Reason.UNKNOWN_VOICE:
                 raise VoxmillError(answer.message, "tts.voices", "Choose voices that the engine has.")
 
     def __call__(self, work: Work) -> Work:
@@ -106,9 +102,8 @@ def _pieces(work: Work) -> Counter[tuple[str, int | None]]:
 class RoundTrip:
     """Hears regenerated speech where one engine alone is configured, and so came before the synthesis."""
 
-    def __init__(self, recipe: Recipe, device: str = "cpu", engine: Transcriber | None = None) -> None:
-        self.spec = recipe.asr.transcribers[-1]
-        self.engine = engine or load_transcriber(self.spec, device, recipe.asr)
+    def __init__(self, engine: Transcriber) -> None:
+        self.engine = engine
 
     def __call__(self, work: Work) -> Work:
-        return work if work.failed else hear_regenerations(work, self.spec, self.engine)
+        return work if work.failed else hear_regenerations(work, self.engine)

@@ -12,7 +12,6 @@ import soxr
 from schemas.config import Recipe
 from schemas.records import Member
 from workers.engines.base import Failure, Transcriber
-from workers.engines.registry import load_transcriber
 from workers.work import Regeneration, Utterance, Work
 
 STAGE = "transcribe"
@@ -40,17 +39,16 @@ def resample(clip: np.ndarray, rate: int, wanted: int) -> np.ndarray:
 
 
 class Transcribe:
-    """Stage of one engine of ``recipe.asr``; loads its model once.
+    """Stage of one engine of ``recipe.asr``.
 
     A clip that the engine refuses becomes a row of ``rejects``. It costs the utterance only where the chosen transcript
     was to come from it: the first engine and the chosen input. A member that so loses its last utterance is rejected as
     a whole. Speech regenerated for this engine's round trip is heard as well.
-    Raises VoxmillError where the engine cannot be loaded.
     """
 
-    def __init__(self, spec: str, recipe: Recipe, device: str = "cpu", engine: Transcriber | None = None) -> None:
-        self.spec, self.recipe = spec, recipe
-        self.engine = engine or load_transcriber(spec, device, recipe.asr)
+    def __init__(self, engine: Transcriber, recipe: Recipe) -> None:
+        self.engine, self.recipe = engine, recipe
+        self.spec = engine.spec
 
     def __call__(self, work: Work) -> Work:
         if work.failed:
@@ -66,7 +64,7 @@ class Transcribe:
                 else:
                     job.utterance.transcriptions[self.spec, job.input] = answer
         self._refuse(work, [(job, refused[job.key]) for job in jobs if job.key in refused])
-        return hear_regenerations(work, self.spec, self.engine)
+        return hear_regenerations(work, self.engine)
 
     def _jobs(self, utterance: Utterance) -> Iterable[_Job]:
         yield _Job(utterance, "raw", utterance.raw)
@@ -123,8 +121,9 @@ class Transcribe:
                 work.reject(STAGE, member, why.reason, message, job.utterance)
 
 
-def hear_regenerations(work: Work, spec: str, engine: Transcriber) -> Work:
-    """Round trip: transcribe the regenerated speech that waits for ``spec``. What it refuses is noted, not dropped."""
+def hear_regenerations(work: Work, engine: Transcriber) -> Work:
+    """Round trip: hear the regenerated speech that waits for ``engine``. What it refuses is noted, not dropped."""
+    spec = engine.spec
     waiting: list[tuple[Utterance, Regeneration]] = [
         (utterance, one)
         for utterance in work.utterances

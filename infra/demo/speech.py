@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -44,6 +44,16 @@ class Example:
         for spoken in self.spoken:
             labels[round(spoken.start_s * rate_hz) : round(spoken.end_s * rate_hz)] = spoken.digit
         return labels
+
+    def centred(self, seconds: float) -> Example:
+        """The same amid digital silence, ``seconds`` in all; unchanged where it is as long already."""
+        missing = int(seconds * SAMPLE_RATE) - len(self.samples)
+        if missing <= 0:
+            return self
+        before = missing // 2
+        shift_s = before / SAMPLE_RATE
+        spoken = tuple(replace(one, start_s=one.start_s + shift_s, end_s=one.end_s + shift_s) for one in self.spoken)
+        return Example(np.pad(self.samples, (before, missing - before)), spoken, self.cut)
 
 
 def _placed(clip: Clip, position: int) -> list[Spoken]:
@@ -202,7 +212,6 @@ def arguments(description: str | None) -> argparse.ArgumentParser:
     parser.add_argument("--fsdd", type=Path, metavar="TAR", help="recorded digits; without them, espeak-ng alone")
     parser.add_argument("--without-speaker", help="leave this FSDD speaker out")
     parser.add_argument("--start", type=Path, metavar="CHECKPOINT", help="go on from this one")
-    parser.add_argument("--rounds", type=int, default=30, help="how long to train; a round is some 20 s of one core")
     parser.add_argument("--espeak-clips", type=int, default=4000)
     parser.add_argument("--seed", type=int, default=1)
     return parser

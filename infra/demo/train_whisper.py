@@ -5,8 +5,16 @@ In two steps, of which the first needs no recordings::
     python -m infra.demo.train_whisper whisper-espeak.pt
     python -m infra.demo.train_whisper whisper-digits.pt --start whisper-espeak.pt --fsdd fsdd_train.tar
 
-Besides the next token, two losses use what the making of the speech tells: which digit sounds in each encoder frame,
-and where the decoder should look for each word (so that word times come out of its last layers, as whisper expects).
+What makes a model of this size learn in half an hour of one core:
+
+* Every word has its timestamps. From a timestamp, the next word is a matter of looking there; without, the decoder
+  would have to count or to recognise its own last words.
+* Weights begin where they will be needed: the first convolution as cepstra, the encoder's attention as local, the
+  embedding of a timestamp as the encoder's position at that time, and cross-attention as looking at that position.
+* First the encoder alone learns which digit sounds in each frame, on windows of 2 s, then the decoder with it; windows
+  of 8 s and whisper's own 30 s come last.
+* Two losses use what the making of the speech tells: the digit that sounds in each encoder frame, and where to look for
+  each word (so that word times come out of the later layers, as whisper expects).
 """
 
 from __future__ import annotations
@@ -16,19 +24,18 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from whisper import load_model
-from whisper.audio import FRAMES_PER_SECOND, N_FRAMES, TOKENS_PER_SECOND, log_mel_spectrogram
+from whisper.audio import FRAMES_PER_SECOND, TOKENS_PER_SECOND, log_mel_spectrogram
 from whisper.model import AudioEncoder, ModelDimensions, Whisper
 from whisper.tokenizer import get_tokenizer
 
 from infra.demo.clips import DIGITS
-from infra.demo.speech import PHRASE_GAP_S, Example, Speech, arguments, pools
+from infra.demo.speech import PHRASE_GAP_S, SILENT, Example, Speech, arguments, pools
 
 DIMS = ModelDimensions(
     n_mels=80,
@@ -53,7 +60,9 @@ USED = sorted(
     | {TOKENS.timestamp_begin + index for index in range(1501)}
 )
 COLUMN = {token: column for column, token in enumerate(USED)}
+DIGIT_COLUMNS = torch.tensor([COLUMN[token] for token in DIGIT_TOKENS])
 IGNORED = -100  # what torch's losses skip
+MASKED_MELS = 6  # at most, per mask
 
 
 def timestamp(seconds: float) -> int:
@@ -76,24 +85,27 @@ def target(
 ) -> Target:
     """Tokens of an example as ``whisper.transcribe`` expects them; ``offset_s`` is added to all timestamps.
 
-    With timestamps a phrase lies between two of them. The first is 0; a window that ends amid speech closes with a pair
-    of equal ones, from which whisper goes on. When nobody speaks, the answer to the start token is ``<|nospeech|>``
-    (nine times in ten), and there is no text; without timestamps whisper allows no empty text, so then a full stop
-    comes next.
+    With timestamps every word lies between two of them; within a phrase one time, amid the pause, ends a word and
+    begins the next. The first is 0; a window that ends amid speech closes with a pair of equal ones, from which whisper
+    goes on. When nobody speaks, the answer to the start token is ``<|nospeech|>`` (nine times in ten), and there is no
+    text; without timestamps whisper allows no empty text, so then a full stop comes next.
     """
     body: list[int] = [TOKENS.timestamp_begin] if timestamps else [TOKENS.no_timestamps]
     spans: list[tuple[int, int] | None] = [None]
+    last = example.spoken[0].end_s if example.spoken else 0.0
     for index, spoken in enumerate(example.spoken):
-        if timestamps and index and spoken.start_s - example.spoken[index - 1].end_s > PHRASE_GAP_S:
-            body += [timestamp(offset_s + example.spoken[index - 1].end_s), timestamp(offset_s + spoken.start_s)]
-            spans += [None, None]
+        if timestamps and index:
+            middle = (last + spoken.start_s) / 2
+            end, start = (last, spoken.start_s) if spoken.start_s - last > PHRASE_GAP_S else (middle, middle)
+            body += [timestamp(offset_s + end), timestamp(offset_s + start)]
+            spans += [_span(end, end), _span(start, start)]
         body.append(DIGIT_TOKENS[spoken.digit])
-        span = (int((spoken.start_s - 0.06) * TOKENS_PER_SECOND), int((spoken.end_s + 0.06) * TOKENS_PER_SECOND) + 1)
-        spans.append((max(0, span[0]), span[1]))
+        spans.append(_span(spoken.start_s, spoken.end_s))
+        last = spoken.end_s
     if timestamps and example.spoken:
-        ends = [timestamp(offset_s + example.spoken[-1].end_s)] * (2 if example.cut else 1)
+        ends = [timestamp(offset_s + last)] * (2 if example.cut else 1)
         body += ends
-        spans += [None] * len(ends)
+        spans += [_span(last, last)] * len(ends)
     if not example.spoken and not timestamps and rng.random() < 0.25:
         body.append(FULL_STOP)
         spans.append(None)
@@ -106,17 +118,19 @@ def target(
     )
 
 
+def _span(start_s: float, end_s: float) -> tuple[int, int]:
+    """Encoder frames of a stretch of time and a little around it."""
+    return max(0, int((start_s - 0.06) * TOKENS_PER_SECOND)), int((end_s + 0.06) * TOKENS_PER_SECOND) + 1
+
+
 def random_prompt(timestamps: bool, rng: np.random.Generator) -> list[int]:
     """Text of an earlier window, which says nothing about this one."""
     words = [DIGIT_TOKENS[digit] for digit in rng.integers(0, 10, int(rng.integers(1, 60)))]
     if not timestamps:
         return words
-    times = np.sort(rng.integers(0, 300, 4)) * GRID_S
-    middle = len(words) // 2
-    return [
-        timestamp(times[0]), *words[:middle], timestamp(times[1]), timestamp(times[2]), *words[middle:],
-        timestamp(times[3]),
-    ]  # fmt: skip
+    times = np.linspace(0, rng.uniform(5, 30), len(words) + 1)
+    spoken = zip(times[:-1], words, times[1:], strict=True)
+    return [token for start, word, end in spoken for token in (timestamp(start), word, timestamp(end))]
 
 
 def mel(samples: np.ndarray, frames: int, zeros: bool) -> Tensor:
@@ -133,7 +147,8 @@ def mel(samples: np.ndarray, frames: int, zeros: bool) -> Tensor:
 @dataclass(frozen=True)
 class Batch:
     """``mels`` (b, 80, frames); ``inputs``, ``answers`` (b, t) as columns of USED; ``looks`` (b, t, frames / 2) is true
-    where the answer's word sounds, all false for what is no word; ``sounds`` (b, frames / 2) the digit, 10 for none."""
+    where the answer's word sounds or the answer's time is, all false for other answers; ``sounds`` (b, frames / 2) is
+    the digit, 10 for none."""
 
     mels: Tensor
     inputs: Tensor
@@ -144,7 +159,7 @@ class Batch:
 
 
 def make_batch(examples: Sequence[Example], seconds: int, rng: np.random.Generator) -> Batch:
-    """Examples in windows of ``seconds`` (30 is what whisper sees), half of them with timestamps.
+    """Examples in windows of ``seconds`` (30 is what whisper sees), three in four with timestamps.
 
     Half of the short windows stand ``offset`` encoder frames into the 30 s, so that every position is learnt cheaply.
     """
@@ -152,7 +167,7 @@ def make_batch(examples: Sequence[Example], seconds: int, rng: np.random.Generat
     offset = int(rng.integers(0, DIMS.n_audio_ctx - frames // 2 + 1)) if rng.random() < 0.5 else 0
     targets = []
     for example in examples:
-        timestamps = bool(rng.random() < 0.5)
+        timestamps = bool(rng.random() < 0.75)
         prompt = random_prompt(bool(rng.random() < 0.5), rng) if rng.random() < (0.2 if seconds == 30 else 0.05) else []
         targets.append(target(example, timestamps, prompt, offset / TOKENS_PER_SECOND, rng))
     width = max(len(one.inputs) for one in targets)
@@ -206,17 +221,50 @@ def start_from_cepstra(encoder: AudioEncoder) -> None:
         encoder.conv2.weight.mul_(5)
 
 
+def localize(encoder: AudioEncoder) -> None:
+    """Let every encoder layer begin by attending to its neighbourhood: queries and keys start near a copy of the
+    positions, as in mimetic initialisation (Trockman and Kolter 2023), each head on one band of the sinusoids'
+    frequencies."""
+    with torch.no_grad():
+        encoder.conv1.weight *= 2
+        encoder.conv2.weight *= 2
+        encoder.positional_embedding *= 0.5
+        for block in encoder.blocks:
+            for layer in (block.attn.query, block.attn.key):
+                layer.weight.mul_(0.5).add_(0.8 * _positions_to_heads(DIMS.n_audio_head))
+
+
+def _positions_to_heads(heads: int) -> Tensor:
+    """A (96, 96) projection that gives every head the sines and cosines of one band of frequencies."""
+    width = DIMS.n_audio_state
+    band = width // heads // 2
+    copy = torch.zeros(width, width)
+    for row in range(width // 2):
+        head, place = divmod(row, band)
+        copy[head * 2 * band + place, row] = 1
+        copy[head * 2 * band + band + place, width // 2 + row] = 1
+    return copy
+
+
 class Trainee(nn.Module):
     """A ``Whisper`` in training: a small vocabulary, windows shorter than 30 s, and a digit classifier per frame."""
 
     def __init__(self) -> None:
         super().__init__()
         self.whisper = Whisper(DIMS)
-        start_from_cepstra(self.whisper.encoder)
-        width = DIMS.n_text_state
-        self.embedding = nn.Parameter(torch.randn(len(USED) + 1, width) * 0.05)  # the last row stands for the unused
-        self.whisper.decoder.token_embedding = nn.Embedding(1, width)  # replaced by export()
-        nn.init.normal_(self.whisper.decoder.positional_embedding, std=0.02)
+        encoder, decoder, width = self.whisper.encoder, self.whisper.decoder, DIMS.n_text_state
+        start_from_cepstra(encoder)
+        localize(encoder)
+        table = torch.randn(len(USED) + 1, width) * 0.05  # the last row stands for the unused
+        for index in range(0, DIMS.n_audio_ctx, round(GRID_S * TOKENS_PER_SECOND)):
+            table[COLUMN[TOKENS.timestamp_begin + index]] = 0.25 * encoder.positional_embedding[index]
+        self.embedding = nn.Parameter(table)
+        decoder.token_embedding = nn.Embedding(1, width)  # replaced by export()
+        nn.init.normal_(decoder.positional_embedding, std=0.02)
+        with torch.no_grad():
+            for block in decoder.blocks:
+                for layer in (block.cross_attn.query, block.cross_attn.key):
+                    layer.weight.mul_(0.5).add_(_positions_to_heads(DIMS.n_text_head))
         self.frame = nn.Linear(DIMS.n_audio_state, len(DIGITS) + 1)
 
     def encode(self, mels: Tensor, offset: int) -> Tensor:
@@ -255,20 +303,29 @@ class Trainee(nn.Module):
         unused[-1] = math.log(DIMS.n_vocab - len(USED))
         return logits + unused, attention
 
-    def losses(self, batch: Batch, mels: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Means of the text per token, the frames' digits per frame, where the decoder looks per word, and (only to be
-        told) of the text per digit."""
+    def hearing(self, batch: Batch, mels: Tensor) -> tuple[Tensor, Tensor]:
+        """The encoder's output, and the loss of the frames' digits; those of sounding frames count twice."""
         audio = self.encode(mels, batch.offset)
-        frames = F.cross_entropy(self.frame(audio).flatten(0, 1), batch.sounds.flatten(), ignore_index=IGNORED)
+        frames, sounds = self.frame(audio).flatten(0, 1), batch.sounds.flatten()
+        loss = F.cross_entropy(frames, sounds, ignore_index=IGNORED)
+        spoken = (sounds >= 0) & (sounds < SILENT)
+        if spoken.any():
+            loss = loss + F.cross_entropy(frames[spoken], sounds[spoken])
+        return audio, loss
+
+    def writing(self, batch: Batch, audio: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Means of the loss of the text per token, of where the decoder looks per word or time, and (only to be told)
+        of the text per digit."""
         logits, attention = self.decode(batch.inputs, audio)
-        words = batch.looks.any(-1)
         text = F.cross_entropy(logits.flatten(0, 1), batch.answers.flatten(), ignore_index=IGNORED)
+        placed = batch.looks.any(-1)
+        words = torch.isin(batch.answers, DIGIT_COLUMNS)
         digits = F.cross_entropy(logits.detach()[words], batch.answers[words]) if words.any() else torch.zeros(())
         look = torch.zeros(())
         for weights in attention:
             inside = (weights * batch.looks[:, None]).sum(-1).clamp_min(1e-6).log()  # (b, heads, t)
-            look = look - (inside.mean(1) * words).sum() / words.sum().clamp_min(1) / len(attention)
-        return text, frames, look, digits
+            look = look - (inside.mean(1) * placed).sum() / placed.sum().clamp_min(1) / len(attention)
+        return text, look, digits
 
     def load(self, path: Path) -> None:
         """Take over the weights of an exported checkpoint; the digit classifier is not in it and starts anew."""
@@ -289,73 +346,104 @@ class Trainee(nn.Module):
         torch.save({"dims": asdict(DIMS), "model_state_dict": halves}, path)
 
 
+@dataclass(frozen=True)
+class Stage:
+    """``windows`` are the batches' seconds in turn; ``rate`` and ``harshness`` go from the first to the last value."""
+
+    steps: int
+    windows: tuple[int, ...]
+    rate: tuple[float, float]
+    harshness: tuple[float, float]
+    writes: bool = True  # whether the decoder learns too
+
+
+BEGINNING = (
+    Stage(450, (2,), (3e-3, 2e-3), (0.15, 0.3), writes=False),
+    Stage(400, (2, 2, 8), (2e-3, 2e-3), (0.3, 0.3)),
+    Stage(400, (2, 8, 2, 8, 30), (2e-3, 5e-4), (0.3, 0.4)),
+)
+EXAMPLES = {2: 32, 8: 8, 30: 4}  # in a batch
+FRESH = 0.3  # share of the steps that draw a new batch; the others see an earlier one again, under new masks
+KEPT_BATCHES = 60
+
+
+def going_on(steps: int) -> tuple[Stage, ...]:
+    """The one stage of a training that starts from a trained model."""
+    return (Stage(steps, (2, 8, 2, 8, 2, 30), (2e-3, 1e-5), (0.3, 0.5)),)
+
+
 def draw(speech: Speech, seconds: int) -> Example:
-    """An example for a window of ``seconds``: one in ten has nothing to say, a quarter are single digits."""
+    """An example for a window of ``seconds``: some say nothing, many of the short ones are single digits."""
     rng = speech.rng
     kind = rng.random()
-    if kind < 0.1:
-        return speech.nothing(seconds if rng.random() < 0.3 else min(seconds, 6))
-    if kind < 0.35:
-        return speech.single(min(seconds, 10))
-    if seconds == N_FRAMES // FRAMES_PER_SECOND and kind > 0.6:
-        return speech.string(int(rng.integers(8, 48)), seconds, cut_start=bool(rng.random() < 0.3))
-    # A little stays free, for the recording to end audibly before the window does.
-    return speech.string(int(rng.integers(1, 2 + seconds)), min(seconds, 10) - 0.3)
+    if seconds == 2:
+        if kind < 0.06:
+            return speech.nothing(2)
+        return speech.single(1.6) if kind < 0.55 else speech.string(int(rng.integers(2, 5)), 1.8)
+    if seconds == 8:
+        if kind < 0.1:
+            return speech.nothing(8)
+        return speech.single(8) if kind < 0.25 else speech.string(int(rng.integers(3, 12)), 7.7)
+    if kind < 0.12:
+        return speech.nothing(30 if rng.random() < 0.4 else 6)
+    if kind < 0.4:
+        return speech.single(10)
+    if kind < 0.65:
+        return speech.string(int(rng.integers(1, 10)), 9.7)
+    return speech.string(int(rng.integers(8, 48)), 30, cut_start=bool(rng.random() < 0.3))
 
 
-def shapes(progress: float, started: bool) -> list[tuple[int, int]]:
-    """The batches of a round, as (seconds, examples).
-
-    Attention costs the square of the length: short windows teach what digits sound like, in a fraction of the time; the
-    full ones of 30 s come last, to teach finding the way through them.
-    """
-    if not started and progress < 0.4:
-        return [(2, 16)] * 12
-    if not started and progress < 0.65:
-        return [(2, 16)] * 5 + [(8, 6)] * 5
-    if progress < 0.8:
-        return [(2, 16)] * 4 + [(8, 6)] * 4 + [(30, 3)] * 2
-    return [(2, 16)] * 3 + [(8, 6)] * 3 + [(30, 3)] * 4
-
-
-def train(model: Trainee, speech: Speech, rounds: int, started: bool) -> Iterator[str]:
-    """Train in place, one line of progress per round: AdamW, a short warm-up, then a cosine to zero; more gently when
-    ``started`` from a trained model.
-
-    Each example drawn is seen twice, under different masks. A training from nothing begins with clean speech.
-    """
-    peak_rate = 1e-3 if started else 2e-3
-    optimizer = torch.optim.AdamW(model.parameters(), lr=peak_rate, betas=(0.9, 0.98), weight_decay=1e-2)
+def train(model: Trainee, speech: Speech, stages: Sequence[Stage]) -> Iterator[str]:
+    """Train in place by AdamW, the rate falling as a cosine within each stage; a line of progress every 25 steps."""
     rng = speech.rng
-    for number in range(rounds):
-        speech.harshness = 1.0 if started else min(1.0, 2 * number / rounds)
-        plan = shapes(number / rounds, started)
-        work = [make_batch([draw(speech, s) for _ in range(n)], s, rng) for s, n in plan]
-        sums: list[Any] = []
-        for step in range(2 * len(work)):
-            done = (number + step / (2 * len(work))) / rounds
-            rate = peak_rate * min(done / 0.05 + 0.01, 0.5 * (1 + math.cos(math.pi * done)))
+    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3, betas=(0.9, 0.98), weight_decay=1e-2)
+    for number, stage in enumerate(stages, 1):
+        kept: dict[int, list[Batch]] = {seconds: [] for seconds in stage.windows}
+        seen: dict[int, list[list[float]]] = {seconds: [] for seconds in stage.windows}
+        for step in range(stage.steps):
+            done = step / stage.steps
+            speech.harshness = stage.harshness[0] + (stage.harshness[1] - stage.harshness[0]) * done
+            fall = 0.5 * (1 + math.cos(math.pi * done))
+            rate = (stage.rate[1] + (stage.rate[0] - stage.rate[1]) * fall) * min(1.0, (step + 1) / 30)
             for group in optimizer.param_groups:
                 group["lr"] = rate
-            if step % len(work) == 0:
-                order = rng.permutation(len(work))
-            batch = work[order[step % len(work)]]
-            text, frames, look, digits = model.losses(batch, masked(batch.mels, round(12 * speech.harshness), rng))
+            seconds = stage.windows[step % len(stage.windows)]
+            batch = _next_batch(kept[seconds], speech, seconds)
+            audio, loss = model.hearing(batch, masked(batch.mels, MASKED_MELS, rng))
+            figures = [loss.item()]
+            if stage.writes:
+                text, look, digits = model.writing(batch, audio)
+                loss = text + 0.3 * loss + 0.2 * look
+                figures += [text.item(), look.item(), digits.item()]
             optimizer.zero_grad()
-            (text + 0.5 * frames + 0.2 * look).backward()
+            loss.backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimizer.step()
-            sums.append((batch.mels.shape[-1] == N_FRAMES, text.item(), frames.item(), look.item(), digits.item()))
-        line = " ".join(
-            f"{name} " + "/".join(f"{np.mean([row[1 + i] for row in sums if row[0] == long]):.3f}" for i in range(4))
-            for name, long in (("short", False), ("full", True))
-            if any(row[0] == long for row in sums)
-        )
-        yield f"round {number + 1} of {rounds}: text/frames/look/digits {line}, {time.process_time():.0f} s"
+            seen[seconds].append(figures)
+            if step % 25 == 24:
+                means = "; ".join(
+                    f"{window} s " + "/".join(f"{mean:.2f}" for mean in np.mean(rows[-25:], axis=0))
+                    for window, rows in sorted(seen.items())
+                    if rows
+                )
+                yield f"stage {number}, step {step + 1}: frames/text/look/digits {means}; {time.process_time():.0f} s"
+                seen = {window: [] for window in seen}
+
+
+def _next_batch(kept: list[Batch], speech: Speech, seconds: int) -> Batch:
+    """A new one or one of those kept, of which the oldest goes."""
+    rng = speech.rng
+    if len(kept) >= 8 and rng.random() > FRESH:
+        return kept[int(rng.integers(len(kept)))]
+    kept.append(make_batch([draw(speech, seconds) for _ in range(EXAMPLES[seconds])], seconds, rng))
+    del kept[:-KEPT_BATCHES]
+    return kept[-1]
 
 
 def main() -> None:
-    options = arguments(__doc__).parse_args()
+    parser = arguments(__doc__)
+    parser.add_argument("--steps", type=int, default=1400, help="how long to train with --start")
+    options = parser.parse_args()
     torch.set_num_threads(1)
     torch.manual_seed(options.seed)
     rng = np.random.default_rng(options.seed)
@@ -363,7 +451,7 @@ def main() -> None:
     model = Trainee()
     if options.start:
         model.load(options.start)
-    for progress in train(model, speech, options.rounds, started=options.start is not None):
+    for progress in train(model, speech, going_on(options.steps) if options.start else BEGINNING):
         print(progress, flush=True)
     model.export(options.checkpoint)
 

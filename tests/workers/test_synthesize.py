@@ -10,6 +10,7 @@ from schemas.errors import VoxmillError
 from schemas.reasons import Reason
 from schemas.records import Archive, Layout, Member, Shard
 from workers.engines.base import Transcription
+from workers.engines.registry import load_synthesizer
 from workers.synthesize import RoundTrip, Synthesize
 from workers.work import Recording, Utterance, Work
 
@@ -20,6 +21,10 @@ VOICES = ("en-us", "en-gb", "en-gb-scotland")
 def recipe(transcribers: tuple[str, ...] = (FIRST, LAST), **tts: object) -> Recipe:
     settings = {"synthesizer": "espeak:en-us", **tts}
     return Recipe.model_validate({"asr": {"transcribers": transcribers}, "tts": settings})
+
+
+def voiced(settings: Recipe) -> Synthesize:
+    return Synthesize(load_synthesizer(str(settings.tts.synthesizer), "cpu"), settings)
 
 
 def work_of(*members: tuple[Member, list[str]], name: str = "s") -> Work:
@@ -45,7 +50,7 @@ def test_the_reference_is_spoken_or_the_first_transcript() -> None:
         (member("b"), ["two"]),
         (member("cut", "three four"), ["three", "four"]),  # no piece of a cut recording has the whole reference
     )
-    work = Synthesize(recipe())(work)
+    work = voiced(recipe())(work)
     spoken = [utterance.regenerations[0] for utterance in work.utterances]
     assert [(one.text, one.text_source) for one in spoken] == [
         ("seven", "reference"),
@@ -62,12 +67,12 @@ def test_a_lost_piece_does_not_make_the_rest_whole() -> None:
     work = work_of((member("cut", "three four"), ["three", "four"]))
     lost = work.utterances.pop()
     work.reject("transcribe", lost.member, Reason.ENGINE_FAILED, "refused", lost)
-    assert Synthesize(recipe())(work).utterances[0].regenerations[0].text == "three"
+    assert voiced(recipe())(work).utterances[0].regenerations[0].text == "three"
 
 
 def test_voices_stay_with_their_speakers() -> None:
     people = [f"speaker {index}" for index in range(12)]
-    stage = Synthesize(recipe(voices=VOICES))
+    stage = voiced(recipe(voices=VOICES))
 
     def voices(order: list[str], shard: str) -> dict[str, str]:
         work = stage(work_of(*((member(f"{shard}/{who}", "one", who), [""]) for who in order), name=shard))
@@ -87,7 +92,7 @@ def test_what_cannot_be_spoken_is_a_row_and_keeps_its_utterance() -> None:
         (member("signs", "?!"), [""]),
         (member("a"), ["a"]),
     )
-    work = Synthesize(recipe(max_chars=100))(work)
+    work = voiced(recipe(max_chars=100))(work)
     assert [(reject.member, reject.reason) for reject in work.rejects] == [
         ("empty", Reason.EMPTY_TEXT),
         ("long", Reason.TEXT_TOO_LONG),
@@ -99,7 +104,7 @@ def test_what_cannot_be_spoken_is_a_row_and_keeps_its_utterance() -> None:
 
 def test_one_engine_hears_its_round_trip_afterwards() -> None:
     alone = recipe((FIRST,))
-    work = Synthesize(alone)(work_of((member("a", "seven"), ["seven"])))
+    work = voiced(alone)(work_of((member("a", "seven"), ["seven"])))
 
     class Engine:
         spec, digest, sample_rate = FIRST, "blake3:00", 16_000
@@ -109,16 +114,14 @@ def test_one_engine_hears_its_round_trip_afterwards() -> None:
                 Transcription(f"{len(clip)} samples", language) for clip, language in zip(clips, languages, strict=True)
             ]
 
-    heard = RoundTrip(alone, engine=Engine())(work).utterances[0].regenerations[0]  # type: ignore[arg-type]
+    heard = RoundTrip(Engine())(work).utterances[0].regenerations[0]  # type: ignore[arg-type]
     assert heard.round_trip is not None
     assert heard.round_trip.text == f"{round(len(heard.synthesis.samples) * 16_000 / 22_050)} samples"
     assert heard.round_trip.language == "en"
 
 
 def test_voices_that_cannot_be_had_stop_the_run() -> None:
-    with pytest.raises(VoxmillError, match="no voice engine"):
-        Synthesize(recipe(synthesizer=None))
     with pytest.raises(VoxmillError, match=r"tts\.voices: .*no language 'tlh'"):
-        Synthesize(recipe(voices=("en-us", "tlh")))
+        voiced(recipe(voices=("en-us", "tlh")))
     with pytest.raises(VoxmillError, match="espeak:xx-none"):
-        Synthesize(recipe(synthesizer="espeak:xx-none"))
+        voiced(recipe(synthesizer="espeak:xx-none"))

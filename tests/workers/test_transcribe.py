@@ -75,7 +75,7 @@ def test_members_are_published_or_rejected_once(
     work = work_of({named(f"{index}.wav", text): pieces for index, (pieces, text) in enumerate(layout)})
     before = list(work.utterances)
     spec = FIRST if is_first else SECOND
-    work = Transcribe(spec, recipe(), engine=Listener(spec))(work)
+    work = Transcribe(Listener(spec), recipe())(work)
     left = {utterance.member for utterance in work.utterances}
     whole = [reject.member for reject in work.rejects if reject.utterance_id is None]
     for member in work.shard.members:
@@ -103,7 +103,7 @@ def test_a_recording_has_one_language_told_by_its_longest_utterance() -> None:
     given_, cut, single = named("given.wav", language="fr"), named("cut.wav", text="x"), named("single.wav")
     work = work_of({given_: [(100, 0.1, 0.1)], cut: [(300, 0.1, 0.1), (900, 0.1, 0.1)], single: [(50, 0.1, 0.1)]})
     engine = Listener()
-    work = Transcribe(FIRST, recipe(), engine=engine)(work)
+    work = Transcribe(engine, recipe())(work)
     languages = [utterance.transcriptions[FIRST, "raw"].language for utterance in work.utterances]
     assert languages == ["fr", "l900", "l900", "l50"]
     assert engine.heard == [(100, "fr"), (900, None), (50, None), (300, "l900"), (300, "l900"), (900, "l900")]
@@ -113,13 +113,13 @@ def test_a_recording_has_one_language_told_by_its_longest_utterance() -> None:
 def test_clips_come_at_the_engine_s_rate_and_settings_choose_the_inputs() -> None:
     work = work_of({named("a.wav", text="x"): [(8_000, 0.1, 0.2)], named("b.wav"): [(4_000, 0.1, 0.2)]}, rate=8_000)
     engine = Listener(FIRST)
-    Transcribe(FIRST, recipe(denoised="none"), engine=engine)(work)
+    Transcribe(engine, recipe(denoised="none"))(work)
     assert [samples for samples, _ in engine.heard] == [16_000, 8_000]
     engine.heard.clear()
-    chosen = Transcribe(FIRST, recipe(denoised="none", chosen_input="denoised"), engine=engine)(work)
+    chosen = Transcribe(engine, recipe(denoised="none", chosen_input="denoised"))(work)
     assert all((FIRST, "denoised") in utterance.transcriptions for utterance in chosen.utterances)
     failed = replace(work, failed="decode: it broke", utterances=[])
-    assert Transcribe(FIRST, recipe(), engine=engine)(failed) is failed
+    assert Transcribe(engine, recipe())(failed) is failed
 
 
 def test_the_round_trip_is_heard_and_a_refusal_keeps_the_utterance() -> None:
@@ -132,7 +132,7 @@ def test_the_round_trip_is_heard_and_a_refusal_keeps_the_utterance() -> None:
     level_up = np.full(16_000, 0.5, np.float32)
     work.utterances[1].regenerations[0].synthesis = Synthesis(level_up, 16_000)
     engine = Listener(SECOND, detects_language=False)
-    work = Transcribe(SECOND, recipe(), engine=engine)(work)
+    work = Transcribe(engine, recipe())(work)
     first, second = (utterance.regenerations[0] for utterance in work.utterances)
     assert first.round_trip is not None
     assert first.round_trip.text.startswith("16000 ")

@@ -23,7 +23,7 @@ from schemas.errors import VoxmillError
 from schemas.reasons import Reason
 from workers.engines import whisper as module
 from workers.engines.base import Failure, Transcription
-from workers.engines.checkpoints import WHISPER_NAMES, check_available, checkpoint_digest
+from workers.engines.checkpoints import WHISPER_NAMES, check_available, checkpoint_digest, resolve
 from workers.engines.registry import load_transcriber
 from workers.engines.whisper import WhisperTranscriber, language_code
 from workers.engines.whisper_decoding import TimestampRules
@@ -186,7 +186,7 @@ def test_word_times_are_the_library_s(
 ) -> None:
     for compiled in ("dtw_cpu", "backtrace"):  # the plain functions do for a few words, and need no compilation
         monkeypatch.setattr(whisper.timing, compiled, getattr(whisper.timing, compiled).py_func)
-    engine = WhisperTranscriber(f"whisper:{checkpoint}", "cpu", AsrSettings(word_timestamps=True))
+    engine = WhisperTranscriber(resolve(f"whisper:{checkpoint}"), "cpu", AsrSettings(word_timestamps=True))
     got = engine.transcribe(clips[:2], ["en"] * 2)
     for one, clip in zip(got, clips[:2], strict=True):
         expected = alone(engine.model, clip, language="en", word_timestamps=True)

@@ -24,7 +24,7 @@ from schemas.errors import VoxmillError
 from schemas.reasons import Reason
 from workers.engines.base import Failure, Transcription, Word
 from workers.engines.batching import Capacity, run_batches
-from workers.engines.checkpoints import file_digest, resolve
+from workers.engines.checkpoints import Checkpoint, file_digest
 
 # nemo.collections.asr.parts.mixins.transcription.TranscriptionTensorDataset: shorter audio is padded on both sides
 MIN_S = 1.0
@@ -45,9 +45,9 @@ def _quiet() -> Iterator[None]:
         python_logging.disable(before)
 
 
-def _load(spec: str, device: torch.device) -> tuple[Any, Path]:
-    """The model of ``spec`` in evaluation mode and its .nemo file. Raises VoxmillError where it cannot be had."""
-    checkpoint = resolve(spec)
+def _load(checkpoint: Checkpoint, device: torch.device) -> tuple[Any, Path]:
+    """The model of ``checkpoint`` in evaluation mode and its .nemo file. Raises VoxmillError where it cannot be had."""
+    spec = checkpoint.spec
     with _quiet():
         from nemo.collections.asr.models import ASRModel, EncDecCTCModel, EncDecRNNTModel
         from nemo.utils import logging
@@ -100,10 +100,10 @@ class ConformerTranscriber:
     from nowhere but the path or name that the run's configuration gives.
     """
 
-    def __init__(self, spec: str, device: str, settings: AsrSettings) -> None:
-        self.spec, self.settings = spec, settings
+    def __init__(self, checkpoint: Checkpoint, device: str, settings: AsrSettings) -> None:
+        self.spec, self.settings = checkpoint.spec, settings
         self.device = torch.device(device)
-        self.model, path = _load(spec, self.device)
+        self.model, path = _load(checkpoint, self.device)
         self.digest = file_digest(path)
         featurizer = self.model.preprocessor.featurizer
         featurizer.dither, featurizer.pad_to = 0.0, 0

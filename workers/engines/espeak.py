@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from schemas.reasons import Reason
 from workers.engines.base import Failure, Synthesis
 
 # speak_lib.h: enum espeak_AUDIO_OUTPUT, espeak_PARAMETER, espeak_EVENT_TYPE; flags of espeak_Initialize, espeak_Synth
@@ -245,10 +246,10 @@ class EspeakSynthesizer:
             try:
                 voice_file(voice or self.voice)
             except ValueError as error:
-                answers.append(Failure("unknown_voice", str(error)))
+                answers.append(Failure(Reason.UNKNOWN_VOICE, str(error)))
                 continue
             try:
                 answers.append(self.speak(text, voice))
             except ValueError as error:
-                answers.append(Failure("nothing_pronounceable", str(error)))
+                answers.append(Failure(Reason.NOTHING_PRONOUNCEABLE, str(error)))
         return answers

@@ -7,17 +7,19 @@ from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
 
-from schemas.config import AsrSettings
+from schemas.config import AsrSettings, Storage
 from schemas.errors import VoxmillError
 from schemas.spec import EngineSpec
 from workers.engines.base import Synthesizer, Transcriber
+from workers.engines.checkpoints import resolve
 
 
 @dataclass(frozen=True)
 class Family:
     """``target`` is module:Class, ``library`` the import that must be there, ``extra`` what installs it.
 
-    Transcribers are made of (spec, device, settings), synthesizers of (model, device), or (model) without ``device``.
+    Transcribers are made of (checkpoint, device, settings), synthesizers of (model, device), or (model) without
+    ``device``.
     """
 
     target: str
@@ -47,13 +49,14 @@ def _class_of(spec: str, families: dict[str, Family]) -> Any:
     return getattr(import_module(module), attribute)
 
 
-def load_transcriber(spec: str, device: str, settings: AsrSettings) -> Transcriber:
-    """Load ``spec`` onto ``device`` (``cpu``, ``cuda`` or ``cuda:N``).
+def load_transcriber(spec: str, device: str, settings: AsrSettings, storage: Storage | None = None) -> Transcriber:
+    """Load ``spec`` onto ``device`` (``cpu``, ``cuda`` or ``cuda:N``); a checkpoint's URL is read with ``storage``.
 
     Raises VoxmillError for a family that is not there, a library that is not installed, a checkpoint that cannot be
     found, had or read, and ValueError for a malformed spec.
     """
-    engine: Transcriber = _class_of(spec, TRANSCRIBERS)(spec, device, settings)
+    make = _class_of(spec, TRANSCRIBERS)
+    engine: Transcriber = make(resolve(spec, storage), device, settings)
     return engine
 
 

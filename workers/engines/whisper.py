@@ -28,7 +28,7 @@ from schemas.errors import VoxmillError
 from schemas.reasons import Reason
 from workers.engines.base import Failure, Transcription, Word
 from workers.engines.batching import Capacity, run_batches
-from workers.engines.checkpoints import file_digest, resolve
+from workers.engines.checkpoints import Checkpoint, file_digest, resolve
 from workers.engines.whisper_decoding import decode_batch
 
 # the published guards: defaults of whisper.transcribe, from section 4.5 of arXiv:2212.04356
@@ -109,8 +109,8 @@ class WhisperTranscriber:
     sample_rate = SAMPLE_RATE
     detects_language = True
 
-    def __init__(self, spec: str, device: str, settings: AsrSettings, task: str = "transcribe") -> None:
-        checkpoint = resolve(spec)
+    def __init__(self, checkpoint: Checkpoint, device: str, settings: AsrSettings, task: str = "transcribe") -> None:
+        spec = checkpoint.spec
         try:
             self.model = whisper.load_model(str(checkpoint.path or checkpoint.model), device=device).eval()
         except Exception as error:
