@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Sequence
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import jiwer
 import numpy as np
+from whisper.normalizers import BasicTextNormalizer
 
 from infra.demo.clips import DIGITS, Clip, espeak_clips, read_fsdd
 from infra.demo.speech import Speech
@@ -56,25 +56,14 @@ def load(checkpoint: Path) -> Recogniser:
     return families[checkpoint.suffix](checkpoint)
 
 
-@cache
-def _normaliser() -> Callable[[str], str]:
-    from whisper.normalizers import EnglishTextNormalizer
-
-    return EnglishTextNormalizer()
-
-
-def words(text: str) -> str:
-    """Whisper's English normalisation, with the numbers it makes of digit words taken apart again: ``1 2 3``.
-
-    The normaliser writes ``one two three`` as the one word ``123``, and one wrong digit would be a whole wrong string.
-    """
-    return " ".join(character for character in _normaliser()(text) if not character.isspace())
-
-
 def wer(recognise: Recogniser, clips: Sequence[np.ndarray], references: Sequence[Sequence[int]]) -> float:
-    """Word errors over all words of all clips."""
-    truth = [words(" ".join(DIGITS[digit] for digit in digits)) for digits in references]
-    return float(jiwer.wer(truth, [words(text) for text in recognise(clips)]))
+    """Word errors over all words of all clips, after Whisper's basic normaliser.
+
+    The English one would write ``one two three`` as the one word ``123``: one wrong digit, and all of it is wrong.
+    """
+    normalise = BasicTextNormalizer()
+    truth = [" ".join(DIGITS[digit] for digit in digits) for digits in references]
+    return float(jiwer.wer(truth, [normalise(text).strip() for text in recognise(clips)]))
 
 
 def on_clips(recognise: Recogniser, clips: Sequence[Clip]) -> float:
@@ -97,7 +86,7 @@ def report(recognise: Recogniser, clips: Sequence[Clip], seed: int = 7) -> dict[
         examples = [speech.string(2 * seconds, seconds) for _ in range(count)]
         figures[name] = wer(recognise, [e.samples for e in examples], [e.digits for e in examples])
     silent = [recorded.nothing(20) for _ in range(40)]
-    heard = sum(len(words(text).split()) for text in recognise([example.samples for example in silent]))
+    heard = sum(len(text.split()) for text in recognise([example.samples for example in silent]))
     figures["words per minute of noise"] = heard / (sum(len(example.samples) for example in silent) / 16_000 / 60)
     return figures
 

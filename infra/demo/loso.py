@@ -1,6 +1,6 @@
 """Leave one speaker out: train on the others, listen to the one never met, for each of FSDD's speakers in turn.
 
-``python -m infra.demo.loso conformer-espeak.nemo fsdd_train.tar --rounds 10`` (or ``whisper-espeak.pt``)
+``python -m infra.demo.loso conformer-espeak.nemo fsdd_train.tar --length 10`` (or ``whisper-espeak.pt``)
 
 Every fold goes on from the same checkpoint, which was trained on espeak-ng voices alone and so has met no speaker.
 """
@@ -20,8 +20,11 @@ from infra.demo.clips import Clip, at_speeds, espeak_clips, read_fsdd
 from infra.demo.speech import FSDD_SHARE, Speech
 
 
-def fold(start: Path, checkpoint: Path, recorded: Sequence[Clip], synthetic: Sequence[Clip], rounds: int) -> None:
-    """Train ``start`` further on the recordings given, as the bundled checkpoint is, and write ``checkpoint``."""
+def fold(start: Path, checkpoint: Path, recorded: Sequence[Clip], synthetic: Sequence[Clip], length: int) -> None:
+    """Train ``start`` further on the recordings given, as the bundled checkpoint is, and write ``checkpoint``.
+
+    ``length``: rounds of the Conformer's training, steps of Whisper's.
+    """
     torch.manual_seed(1)
     rng = np.random.default_rng(1)
     speech = Speech([at_speeds(recorded, 4, rng), synthetic], [FSDD_SHARE, 1 - FSDD_SHARE], rng)
@@ -29,7 +32,7 @@ def fold(start: Path, checkpoint: Path, recorded: Sequence[Clip], synthetic: Seq
         from infra.demo import train_conformer
 
         conformer = train_conformer.restore(start)
-        for progress in train_conformer.train(conformer, speech, rounds, started=True):
+        for progress in train_conformer.train(conformer, speech, length, started=True):
             print(progress, flush=True)
         conformer.save_to(str(checkpoint))
     else:
@@ -37,7 +40,7 @@ def fold(start: Path, checkpoint: Path, recorded: Sequence[Clip], synthetic: Seq
 
         whisper = train_whisper.Trainee()
         whisper.load(start)
-        for progress in train_whisper.train(whisper, speech, rounds, started=True):
+        for progress in train_whisper.train(whisper, speech, train_whisper.going_on(length)):
             print(progress, flush=True)
         whisper.export(checkpoint)
 
@@ -46,7 +49,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("start", type=Path, help="the checkpoint trained on espeak-ng voices alone")
     parser.add_argument("fsdd_tar", type=Path)
-    parser.add_argument("--rounds", type=int, default=10)
+    parser.add_argument("--length", type=int, required=True, help="rounds (Conformer) or steps (Whisper) per fold")
     parser.add_argument("--espeak-clips", type=int, default=3000)
     parser.add_argument("--every", type=int, default=3, help="score every so many of a speaker's clips")
     parser.add_argument("--speakers", nargs="*", help="only these")
@@ -58,7 +61,7 @@ def main() -> None:
     for speaker in options.speakers or sorted({clip.speaker for clip in clips}):
         with tempfile.TemporaryDirectory() as folder:
             checkpoint = Path(folder) / f"fold{options.start.suffix}"
-            fold(options.start, checkpoint, [c for c in clips if c.speaker != speaker], synthetic, options.rounds)
+            fold(options.start, checkpoint, [c for c in clips if c.speaker != speaker], synthetic, options.length)
             unmet = [clip for clip in clips if clip.speaker == speaker][:: options.every]
             figures[speaker] = evaluate.on_clips(evaluate.load(checkpoint), unmet)
         print(f"WER on {len(unmet)} clips of {speaker}, never met: {figures[speaker]:.1%}", flush=True)

@@ -10,7 +10,7 @@ What makes a model of this size learn in half an hour of one core:
 * Every word has its timestamps. From a timestamp, the next word is a matter of looking there; without, the decoder
   would have to count or to recognise its own last words.
 * Weights begin where they will be needed: the first convolution as cepstra, the encoder's attention as local, the
-  embedding of a timestamp as the encoder's position at that time, and cross-attention as looking at that position.
+  embedding of a timestamp as the encoder's position at that time, and cross-attention as looking there.
 * First the encoder alone learns which digit sounds in each frame, on windows of 2 s, then the decoder with it; windows
   of 8 s and whisper's own 30 s come last.
 * Two losses use what the making of the speech tells: the digit that sounds in each encoder frame, and where to look for
@@ -31,7 +31,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from whisper import load_model
 from whisper.audio import FRAMES_PER_SECOND, TOKENS_PER_SECOND, log_mel_spectrogram
-from whisper.model import AudioEncoder, ModelDimensions, Whisper
+from whisper.model import AudioEncoder, ModelDimensions, TextDecoder, Whisper
 from whisper.tokenizer import get_tokenizer
 
 from infra.demo.clips import DIGITS
@@ -202,12 +202,19 @@ def masked(mels: Tensor, widest: int, rng: np.random.Generator) -> Tensor:
     return mels
 
 
+# The dimensions that carry positions at first: sines and cosines of every second of the sinusoids' frequencies, from
+# those that turn within a frame to those that hardly turn in 30 s. What lies between is left to what is heard.
+_HALF = DIMS.n_audio_state // 2
+TURNS = torch.arange(0, DIMS.n_audio_state // DIMS.n_audio_head, 2)
+PLACES = torch.cat([TURNS, _HALF + TURNS])
+HEARD = torch.tensor([place for place in range(DIMS.n_audio_state) if place not in PLACES.tolist()])
+
+
 def start_from_cepstra(encoder: AudioEncoder) -> None:
     """Let the first convolution begin as cepstra and their first and second differences in time, of both signs.
 
     Cepstra (cosines over the mel bands, Davis and Mermelstein 1980) leave out the level, and what sounds like a digit
-    shows in them at once: from random filters the same takes several times the training. The second convolution is
-    scaled to speak as loudly as the positions that are added to it.
+    shows in them at once: from random filters the same takes several times the training.
     """
     bands = torch.arange(DIMS.n_mels) + 0.5
     orders = torch.arange(1, DIMS.n_audio_state // 6 + 1)
@@ -216,34 +223,50 @@ def start_from_cepstra(encoder: AudioEncoder) -> None:
     filters = (cosines[:, None, :, None] * taps[None, :, None, :]).reshape(-1, DIMS.n_mels, 3)
     filters = torch.cat([filters, -filters])
     with torch.no_grad():
-        encoder.conv1.weight.copy_(filters + 0.005 * torch.randn(filters.shape))
+        encoder.conv1.weight.copy_(2 * filters + 0.01 * torch.randn(filters.shape))
         encoder.conv1.bias.zero_()
-        encoder.conv2.weight.mul_(5)
+        encoder.conv2.weight.mul_(6)
 
 
-def localize(encoder: AudioEncoder) -> None:
-    """Let every encoder layer begin by attending to its neighbourhood: queries and keys start near a copy of the
-    positions, as in mimetic initialisation (Trockman and Kolter 2023), each head on one band of the sinusoids'
-    frequencies."""
+def at_places(scale: float, shifts: Sequence[float]) -> Tensor:
+    """A (96, 96) projection in which every head sees the position, moved by its own of ``shifts`` encoder frames."""
+    rate = torch.exp(-math.log(10_000) / (_HALF - 1) * TURNS)
+    projection = torch.zeros(DIMS.n_audio_state, DIMS.n_audio_state)
+    for head, shift in enumerate(shifts):
+        sines, cosines = torch.cos(rate * shift), torch.sin(rate * shift)
+        first = head * len(PLACES) + torch.arange(len(TURNS))
+        second = first + len(TURNS)
+        projection[first, TURNS], projection[first, _HALF + TURNS] = sines, cosines
+        projection[second, TURNS], projection[second, _HALF + TURNS] = -cosines, sines
+    return scale * projection
+
+
+def start_from_places(encoder: AudioEncoder, decoder: TextDecoder) -> None:
+    """Let attention begin where it will be needed, as in mimetic initialisation (Trockman and Kolter 2023).
+
+    In the encoder each head attends to its neighbourhood, at once, before or after. In the decoder a timestamp, which
+    is embedded as its position, attends to that position, and what is found there is copied: sounds and position.
+    """
+    order = torch.cat([PLACES, HEARD])  # by heads: the first carries positions, the others what is heard
+    copy = torch.eye(DIMS.n_audio_state)[order]
     with torch.no_grad():
-        encoder.conv1.weight *= 2
-        encoder.conv2.weight *= 2
         encoder.positional_embedding *= 0.5
-        for block in encoder.blocks:
-            for layer in (block.attn.query, block.attn.key):
-                layer.weight.mul_(0.5).add_(0.8 * _positions_to_heads(DIMS.n_audio_head))
-
-
-def _positions_to_heads(heads: int) -> Tensor:
-    """A (96, 96) projection that gives every head the sines and cosines of one band of frequencies."""
-    width = DIMS.n_audio_state
-    band = width // heads // 2
-    copy = torch.zeros(width, width)
-    for row in range(width // 2):
-        head, place = divmod(row, band)
-        copy[head * 2 * band + place, row] = 1
-        copy[head * 2 * band + band + place, width // 2 + row] = 1
-    return copy
+        quiet = [encoder.conv2.weight, encoder.conv2.bias]
+        for depth, block in enumerate(encoder.blocks):
+            reach = 4.0 * 2**depth
+            block.attn.query.weight.mul_(0.5).add_(at_places(2.4, (-reach, 0.0, reach)))
+            block.attn.key.weight.mul_(0.5).add_(at_places(2.4, (0.0, 0.0, 0.0)))
+            quiet += [block.attn.out.weight, block.attn.out.bias, block.mlp[2].weight, block.mlp[2].bias]
+        for rows in quiet:
+            rows[PLACES] *= 0.05
+        for block in decoder.blocks:
+            for layer in (block.attn.out, block.mlp[2]):
+                layer.weight.mul_(0.15)  # so that the token itself is heard beside what the layers add
+                layer.bias.mul_(0.15)
+            block.cross_attn.query.weight.mul_(0.5).add_(at_places(2.0, (0.0, 0.0, 0.0)))
+            block.cross_attn.key.weight.mul_(0.5).add_(at_places(2.0, (0.0, 0.0, 0.0)))
+            block.cross_attn.value.weight.mul_(0.3).add_(0.6 * copy)
+            block.cross_attn.out.weight.mul_(0.3).add_(0.6 * copy.T)
 
 
 class Trainee(nn.Module):
@@ -254,17 +277,13 @@ class Trainee(nn.Module):
         self.whisper = Whisper(DIMS)
         encoder, decoder, width = self.whisper.encoder, self.whisper.decoder, DIMS.n_text_state
         start_from_cepstra(encoder)
-        localize(encoder)
+        start_from_places(encoder, decoder)
         table = torch.randn(len(USED) + 1, width) * 0.05  # the last row stands for the unused
         for index in range(0, DIMS.n_audio_ctx, round(GRID_S * TOKENS_PER_SECOND)):
-            table[COLUMN[TOKENS.timestamp_begin + index]] = 0.25 * encoder.positional_embedding[index]
+            table[COLUMN[TOKENS.timestamp_begin + index]] = 0.3 * encoder.positional_embedding[index]
         self.embedding = nn.Parameter(table)
         decoder.token_embedding = nn.Embedding(1, width)  # replaced by export()
         nn.init.normal_(decoder.positional_embedding, std=0.02)
-        with torch.no_grad():
-            for block in decoder.blocks:
-                for layer in (block.cross_attn.query, block.cross_attn.key):
-                    layer.weight.mul_(0.5).add_(_positions_to_heads(DIMS.n_text_head))
         self.frame = nn.Linear(DIMS.n_audio_state, len(DIGITS) + 1)
 
     def encode(self, mels: Tensor, offset: int) -> Tensor:
@@ -413,7 +432,7 @@ def train(model: Trainee, speech: Speech, stages: Sequence[Stage]) -> Iterator[s
             figures = [loss.item()]
             if stage.writes:
                 text, look, digits = model.writing(batch, audio)
-                loss = text + 0.3 * loss + 0.2 * look
+                loss = text + 0.3 * loss + 0.5 * look
                 figures += [text.item(), look.item(), digits.item()]
             optimizer.zero_grad()
             loss.backward()
