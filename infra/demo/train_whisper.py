@@ -246,6 +246,7 @@ def start_from_places(encoder: AudioEncoder, decoder: TextDecoder) -> None:
 
     In the encoder each head attends to its neighbourhood, at once, before or after. In the decoder a timestamp, which
     is embedded as its position, attends to that position, and what is found there is copied: sounds and position.
+    No layer of the encoder ever writes where positions stand, or it would soon write over them.
     """
     order = torch.cat([PLACES, HEARD])  # by heads: the first carries positions, the others what is heard
     copy = torch.eye(DIMS.n_audio_state)[order]
@@ -258,7 +259,7 @@ def start_from_places(encoder: AudioEncoder, decoder: TextDecoder) -> None:
             block.attn.key.weight.mul_(0.5).add_(at_places(2.4, (0.0, 0.0, 0.0)))
             quiet += [block.attn.out.weight, block.attn.out.bias, block.mlp[2].weight, block.mlp[2].bias]
         for rows in quiet:
-            rows[PLACES] *= 0.05
+            rows[PLACES] = 0
         for block in decoder.blocks:
             for layer in (block.attn.out, block.mlp[2]):
                 layer.weight.mul_(0.15)  # so that the token itself is heard beside what the layers add
@@ -267,6 +268,14 @@ def start_from_places(encoder: AudioEncoder, decoder: TextDecoder) -> None:
             block.cross_attn.key.weight.mul_(0.5).add_(at_places(2.0, (0.0, 0.0, 0.0)))
             block.cross_attn.value.weight.mul_(0.3).add_(0.6 * copy)
             block.cross_attn.out.weight.mul_(0.3).add_(0.6 * copy.T)
+    for rows in quiet:
+        rows.register_hook(_but_places)
+
+
+def _but_places(gradient: Tensor) -> Tensor:
+    gradient = gradient.clone()
+    gradient[PLACES] = 0
+    return gradient
 
 
 class Trainee(nn.Module):
