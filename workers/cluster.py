@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,8 +15,11 @@ from schemas.errors import VoxmillError
 _LOCAL_OBJECT_STORE_MB = 1024
 _THREADS = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"), "1")
 
+_KNOCK_S = 10.0
 _STARTS = 3  # a busy machine can take longer than Ray waits
 _QUIET = {"RAY_BACKEND_LOG_LEVEL": "fatal"}  # Ray's core warns on stderr of Ray Data's own ways
+# A machine that is busy for half a minute is not dead: 60 checks missed, 3 s apart, instead of 5.
+_PATIENT = {"RAY_health_check_failure_threshold": "60", "RAY_health_check_timeout_ms": "60000"}
 
 
 @contextmanager
@@ -35,13 +39,14 @@ def connect(cluster: Cluster, storage: Storage) -> Iterator[None]:
     environment = _THREADS | (_credentials() if storage.credentials_block else {})
     if cluster.address:
         try:
+            _knock(cluster.address)
             ray.init(
                 address=cluster.address,
                 runtime_env={"env_vars": environment},
                 logging_level=logging.ERROR,
                 log_to_driver=False,
             )
-        except (ConnectionError, RuntimeError, ValueError) as error:
+        except (OSError, RuntimeError, ValueError) as error:
             raise VoxmillError(
                 f"no Ray cluster answers ({_first_line(error)})",
                 f"ray address {cluster.address}",
@@ -56,11 +61,18 @@ def connect(cluster: Cluster, storage: Storage) -> Iterator[None]:
         ray.shutdown()
 
 
+def _knock(address: str) -> None:
+    """Fail at once where nothing listens at ``address``: Ray itself tries for more than five minutes."""
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    if colon and port.isdigit():
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_KNOCK_S).close()
+
+
 def _start_local(cluster: Cluster) -> None:
     import ray
 
     # Workers inherit the environment of a Ray that this process starts.
-    for name, value in {**_THREADS, **_QUIET}.items():
+    for name, value in {**_THREADS, **_QUIET, **_PATIENT}.items():
         os.environ.setdefault(name, value)
     for attempt in range(1, _STARTS + 1):
         try:

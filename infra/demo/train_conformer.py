@@ -200,12 +200,17 @@ class Trainee(nn.Module):
 
 def train(model: Any, speech: Speech, rounds: int, started: bool) -> Iterator[str]:
     """Train in place, one line of progress per round: AdamW, a short warm-up, then a cosine to zero; more gently when
-    ``started`` from a trained model.
+    ``started`` from a trained model, whose batch statistics then stay as they are: batches of single digits and of long
+    strings differ so much that what is learnt on their own statistics is lost on the averages that hold in use.
 
     A round draws 192 examples (some ten minutes of audio) and sees each twice, under different masks (SpecAugment).
     """
     peak_rate = 1.5e-3 if started else 3e-3
     trainee = Trainee(model).train()
+    if started:
+        for layer in trainee.modules():
+            if isinstance(layer, nn.BatchNorm1d):
+                layer.eval()
     optimizer = torch.optim.AdamW(trainee.parameters(), lr=peak_rate, betas=(0.9, 0.98), weight_decay=1e-3)
     for number in range(rounds):
         speech.harshness = HARSHNESS if started else HARSHNESS * min(1.0, 0.2 + 2 * number / rounds)
