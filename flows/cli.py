@@ -12,6 +12,7 @@ import typer
 
 from flows import terminal
 from flows.form import description_of
+from flows.guard import guarded
 from flows.options import given, listed, merge, overrides, read_config
 from schemas import config
 
@@ -258,7 +259,7 @@ def _form(
 
 def main() -> None:
     """Entry point of the console script."""
-    app()
+    guarded(app)
 
 
 if __name__ == "__main__":
