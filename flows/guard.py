@@ -1,5 +1,5 @@
-"""The command in a child process, so that its sudden death is told too: by a kill, or by Ray's core, which without a word
-ends a driver whose node has died."""
+"""The command in a child process, so that its sudden death is told too: by a kill, or by Ray's core, which ends a
+driver whose node has died without a word."""
 
 from __future__ import annotations
 
