@@ -25,9 +25,9 @@ from infra.demo.clips import DIGITS, SAMPLE_RATE
 from infra.demo.speech import Example, Speech, arguments, pools
 
 LABELS = [" ", *"abcdefghijklmnopqrstuvwxyz", "'"]
-BATCH_S = 32  # seconds of audio in a batch
+BATCH_S = 20  # seconds of audio in a batch
 MIN_S = 1.0  # NeMo's transcribe puts digital silence around what is shorter
-HARSHNESS = 0.5  # more is more than a model of this size learns in half an hour
+HARSHNESS = 0.25  # more is more than a model of this size learns in half an hour
 HOP = 160  # samples between spectrogram frames: 10 ms
 SUBSAMPLING = 4
 IGNORED = -100  # what torch's losses skip
@@ -115,13 +115,13 @@ def restore(checkpoint: Path) -> Any:
 
 
 def draw(speech: Speech, beginning: bool) -> Example:
-    """A third single digits, a tenth nothing at all, else strings, a few of them long; at first only short ones."""
+    """Single digits for the most part, some with nothing at all, else strings, a few of them long; at first only short ones."""
     rng = speech.rng
     kind = rng.random()
-    if kind < 0.33:
+    if kind < 0.45:
         example = speech.single()
         return example.centred(MIN_S) if rng.random() < 0.7 else example
-    if kind < 0.43:
+    if kind < 0.52:
         return speech.nothing(6.0)
     if beginning:
         return speech.string(int(rng.integers(1, 4)), 4.0)
