@@ -256,4 +256,4 @@ def test_names_paths_and_digests(checkpoint: Path, tmp_path: Path, monkeypatch: 
     with pytest.raises(VoxmillError, match="cannot be loaded"):
         load_transcriber(f"whisper:{tmp_path / 'code.pt'}", "cpu", AsrSettings())
     with pytest.raises(VoxmillError, match="not in this version"):
-        load_transcriber("hubert:x", "cpu", AsrSettings())
+        load_transcriber("vits:x", "cpu", AsrSettings())

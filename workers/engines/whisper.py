@@ -28,7 +28,7 @@ from schemas.errors import VoxmillError
 from schemas.reasons import Reason
 from workers.engines.base import Failure, Transcription, Word
 from workers.engines.batching import Capacity, run_batches
-from workers.engines.checkpoints import Checkpoint, file_digest, resolve
+from workers.engines.checkpoints import Checkpoint, digest_of, resolve
 from workers.engines.whisper_decoding import decode_batch
 
 # the published guards: defaults of whisper.transcribe, from section 4.5 of arXiv:2212.04356
@@ -121,7 +121,7 @@ class WhisperTranscriber:
         path = checkpoint.path or resolve(spec).path  # a name lies in the cache now
         if path is None:
             raise VoxmillError("the checkpoint is not where openai-whisper keeps it", spec, "Give its path instead.")
-        self.digest = file_digest(path)
+        self.digest = digest_of(path)
         self.spec, self.settings, self.task = spec, settings, task
         self.device = self.model.device
         self.fp16 = self.device.type == "cuda"
