@@ -19,7 +19,7 @@ import whisper
 from whisper.model import ModelDimensions, Whisper
 
 from schemas.config import AsrSettings
-from workers.engines import whisper as engine_module
+from workers.engines import whisper_loop
 from workers.engines.base import Transcription
 from workers.engines.checkpoints import resolve
 from workers.engines.whisper import WhisperTranscriber
@@ -80,7 +80,7 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    engine_module.TEMPERATURES = (0.0,)  # the same work on both sides: random weights fail every guard
+    whisper_loop.TEMPERATURES = (0.0,)  # the same work on both sides: random weights fail every guard
     with tempfile.TemporaryDirectory() as folder:
         path = random_checkpoint(Path(folder) / "random.pt", options.size, options.tokens)
         load_s, engine = timed(
@@ -88,7 +88,7 @@ def main() -> None:
         )
         peer = whisper.load_model(str(path), device=options.device)
     if options.batch:
-        engine.capacity.limit = float(options.batch)
+        engine.capacity.limit = 30.0 * options.batch
     clips = speechlike(options.clips, options.seconds)
     audio_s = sum(len(clip) for clip in clips) / 16_000
 
@@ -104,7 +104,9 @@ def main() -> None:
         isinstance(one, Transcription) and one.text == other for one, other in zip(batched, sequential, strict=True)
     )
     print(f"whisper {options.size} on {options.device}, {options.threads} threads, load {load_s:.1f} s")
-    print(f"{len(clips)} clips, {audio_s:.0f} s of audio, batches of up to {engine.capacity.limit:.0f} windows")
+    print(
+        f"{len(clips)} clips, {audio_s:.0f} s of audio, batches of up to {engine.capacity.limit / 30:.0f} full windows"
+    )
     print(f"sequential {sequential_s:7.2f} s   {audio_s / sequential_s:8.1f} x real time")
     print(f"batched    {batched_s:7.2f} s   {audio_s / batched_s:8.1f} x real time")
     print(f"ratio      {sequential_s / batched_s:7.2f}     texts alike {same}/{len(clips)}")

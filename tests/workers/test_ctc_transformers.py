@@ -170,7 +170,7 @@ def test_folders_names_and_what_is_no_checkpoint(
         load_transcriber(f"hubert:{folder}", "cpu", AsrSettings())
     with pytest.raises(VoxmillError, match="no such checkpoint folder"):
         resolve(f"hubert:{tmp_path / 'none'}")
-    with pytest.raises(VoxmillError, match="neither a folder nor a name"):
+    with pytest.raises(VoxmillError, match="neither a path nor a published name"):
         resolve("wav2vec2:base")
     (tmp_path / "empty").mkdir()
     with pytest.raises(VoxmillError, match="cannot be loaded"):

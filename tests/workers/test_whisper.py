@@ -5,6 +5,7 @@ The random weights are scaled so that texts depend on the audio, hold several se
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +23,13 @@ from schemas.config import AsrSettings
 from schemas.errors import VoxmillError
 from schemas.reasons import Reason
 from workers.engines import whisper as module
+from workers.engines import whisper_loop as loop
 from workers.engines.base import Failure, Transcription
 from workers.engines.checkpoints import WHISPER_NAMES, check_available, checkpoint_digest, resolve
 from workers.engines.registry import load_transcriber
-from workers.engines.whisper import WhisperTranscriber, language_code
+from workers.engines.whisper import WhisperTranscriber
 from workers.engines.whisper_decoding import TimestampRules
+from workers.engines.whisper_loop import language_code
 
 
 def random_whisper(path: Path) -> Path:
@@ -80,7 +83,7 @@ def assert_same(got: Transcription | Failure, expected: dict[str, Any]) -> None:
 
 @pytest.fixture
 def greedy(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "TEMPERATURES", (0.0,))
+    monkeypatch.setattr(loop, "TEMPERATURES", (0.0,))
 
 
 @pytest.mark.usefixtures("greedy")
@@ -134,9 +137,9 @@ def test_only_failing_items_are_decoded_again(
     def spy(model: Whisper, features: torch.Tensor, options: DecodingOptions, *rest: Any) -> Any:
         seen.append((options.temperature, len(features)))
         results = decode(model, features, options, *rest)
-        good = [module.replace(one, avg_logprob=-0.5, compression_ratio=1.0) for one in results]
+        good = [replace(one, avg_logprob=-0.5, compression_ratio=1.0) for one in results]
         if options.temperature < 0.4 and len(seen) <= 2:
-            good[0] = module.replace(good[0], compression_ratio=2.5 if options.temperature else 1.0, avg_logprob=-1.1)
+            good[0] = replace(good[0], compression_ratio=2.5 if options.temperature else 1.0, avg_logprob=-1.1)
         return good
 
     monkeypatch.setattr(module, "decode_batch", spy)
@@ -149,14 +152,14 @@ def test_the_published_guards() -> None:
     def result(logprob: float, ratio: float = 1.0, silence: float = 0.0) -> Any:
         return whisper.DecodingResult(None, "en", avg_logprob=logprob, compression_ratio=ratio, no_speech_prob=silence)
 
-    assert [module.needs_fallback(result(*values)) for values in ((-0.9,), (-1.1,), (-0.5, 2.5))] == [False, True, True]
-    assert not module.needs_fallback(result(-1.1, 2.5, 0.7))  # improbable and silent: dropped, not tried again
+    assert [loop.needs_fallback(result(*values)) for values in ((-0.9,), (-1.1,), (-0.5, 2.5))] == [False, True, True]
+    assert not loop.needs_fallback(result(-1.1, 2.5, 0.7))  # improbable and silent: dropped, not tried again
 
 
 def test_one_bad_clip_costs_itself_alone(
     engine: WhisperTranscriber, clips: list[np.ndarray], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "TEMPERATURES", (0.0,))
+    monkeypatch.setattr(loop, "TEMPERATURES", (0.0,))
     good = engine.transcribe(clips[:3], ["en"] * 3)
     poisoned = clips[3].copy()
     poisoned[7] = np.nan
@@ -168,7 +171,7 @@ def test_one_bad_clip_costs_itself_alone(
         return encode(windows)
 
     loud = np.full(16_000, 0.9, np.float32)
-    item = module._Recording(loud, "en")
+    item = loop.Recording(loud, "en")
     engine._spectrograms([item])
     marked = engine._window(item, 0, item.window)
     monkeypatch.setattr(engine, "_encode", explode)

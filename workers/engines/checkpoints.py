@@ -24,8 +24,10 @@ WHISPER_NAMES = (
     *(f"{size}{suffix}" for size in ("tiny", "base", "small", "medium") for suffix in (".en", "")),
     *("large-v1", "large-v2", "large-v3", "large", "large-v3-turbo", "turbo"),
 )
-_SUFFIXES = {"whisper": (".pt",), "conformer": (".nemo",)}
-_FOLDERS = ("wav2vec2", "hubert")  # families whose checkpoint is a folder, as on the Hugging Face hub
+_SUFFIXES = {"whisper": (".pt",), "conformer": (".nemo",), "faster-whisper": (".pt",)}
+_FOLDERS = ("wav2vec2", "hubert", "faster-whisper")  # families whose checkpoint is a folder, as on the hub
+_FAMILIES = {*_SUFFIXES, *_FOLDERS}
+_WHISPERS = ("whisper", "faster-whisper")
 _PARTS = (".json", ".txt", ".safetensors", ".bin")  # what of a folder a model is made of
 _WEIGHTS = (".safetensors", ".bin")
 _SOURCES = {
@@ -99,7 +101,7 @@ def _fetch(url: str, spec: str, storage: Storage) -> Path:
         versions = sorted(
             (name, one.get("size"), str(one.get("ETag") or one.get("mtime"))) for name, one in infos.items()
         )
-        local = _cache() / stable_id("checkpoint", url, sorted(versions)) / path.rsplit("/", 1)[-1]
+        local = cache_folder() / stable_id("checkpoint", url, sorted(versions)) / path.rsplit("/", 1)[-1]
         if not local.exists():
             temporary = local.with_name(f"{local.name}.{os.getpid()}.tmp")
             (local.parent if is_file else temporary).mkdir(parents=True, exist_ok=True)
@@ -114,8 +116,8 @@ def _fetch(url: str, spec: str, storage: Storage) -> Path:
     return local
 
 
-def _cache() -> Path:
-    """Where voxmill keeps checkpoints that it fetched."""
+def cache_folder() -> Path:
+    """Where voxmill keeps checkpoints that it fetched or converted."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "voxmill"
 
 
@@ -126,27 +128,25 @@ def resolve(spec: str, storage: Storage | None = None) -> Checkpoint:
     """
     parsed = EngineSpec.parse(spec)
     family, model = parsed.family, parsed.model
-    if family not in _SUFFIXES and family not in _FOLDERS:
+    if family not in _FAMILIES:
         return Checkpoint(spec, family, model, is_name=True, path=None)
     if "://" in model:
         return Checkpoint(spec, family, model, False, _fetch(model, spec, storage or Storage()))
-    if family == "whisper" and model in WHISPER_NAMES:
+    if family in _WHISPERS and model in WHISPER_NAMES:
         path = _whisper_cache() / f"{_WHISPER_ALIASES.get(model, model)}.pt"
         return Checkpoint(spec, family, model, True, path if path.is_file() else None)
     if _looks_like_path(family, model):
         path = Path(model).expanduser()
-        if not (path.is_dir() if family in _FOLDERS else path.is_file()):
-            what = "folder" if family in _FOLDERS else "file"
-            raise VoxmillError(
-                f"there is no such checkpoint {what}", spec, "Check the path on the machine that runs it."
-            )
+        if not (family in _FOLDERS and path.is_dir()) and not (family in _SUFFIXES and path.is_file()):
+            what = f"there is no such checkpoint {'file' if family in _SUFFIXES else 'folder'}"
+            raise VoxmillError(what, spec, "Check the path on the machine that runs it.")
         return Checkpoint(spec, family, model, False, path.absolute())
     if family == "whisper":
         raise VoxmillError("no model of this name", spec, f"There are {', '.join(WHISPER_NAMES)}, or a path to a .pt.")
-    if family not in _FOLDERS:
+    if family == "conformer":
         return Checkpoint(spec, family, model, True, _nemo_cached(model))
     if model.count("/") != 1:
-        raise VoxmillError("is neither a folder nor a name of the hub", spec, "Give a folder's path, or owner/name.")
+        raise VoxmillError("is neither a path nor a published name", spec, "Give a path, or owner/name on the hub.")
     return Checkpoint(spec, family, model, True, _hub_folder(model))
 
 
@@ -185,10 +185,10 @@ def check_available(spec: str, storage: Storage | None = None) -> None:
     """
     checkpoint = resolve(spec, storage)
     family = checkpoint.family
-    if checkpoint.path is not None or (family not in _SUFFIXES and family not in _FOLDERS):
+    if checkpoint.path is not None or family not in _FAMILIES:
         return
     example = f"{family}:/models/x{''.join(_SUFFIXES.get(family, ()))}"
-    if family == "whisper":
+    if checkpoint.model in WHISPER_NAMES:
         source = _SOURCES["whisper"]
         remedy = f"Put the file into {_whisper_cache()} (XDG_CACHE_HOME moves it), or give a path: {example}"
     elif "/" in checkpoint.model:

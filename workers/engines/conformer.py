@@ -21,7 +21,7 @@ import torch
 from schemas.config import AsrSettings
 from schemas.errors import VoxmillError
 from schemas.reasons import Reason
-from workers.engines.base import Failure, Transcription, Word
+from workers.engines.base import Failure, Padding, Transcription, Word
 from workers.engines.batching import Capacity, run_batches
 from workers.engines.checkpoints import Checkpoint, digest_of
 from workers.engines.ctc import BestPath, best_paths
@@ -114,6 +114,7 @@ class ConformerTranscriber:
             words = settings.word_timestamps
             _set_decoding(self.model, words)
             self.config = TranscribeConfig(return_hypotheses=words, timestamps=words or None)
+        self.padding = Padding()
         self.capacity = Capacity(_BATCH_S_ON_CUDA if self.device.type == "cuda" else _BATCH_S_ON_CPU)
 
     def transcribe(self, clips: Sequence[np.ndarray], languages: Sequence[str | None]) -> list[Transcription | Failure]:
@@ -154,6 +155,7 @@ class ConformerTranscriber:
         outputs = self.model._transcribe_forward((signals, lengths), self.config)
         paths: list[BestPath | None] = [*_paths(outputs)] or [None] * len(clips)
         hypotheses = self.model._transcribe_output_processing(outputs, self.config)
+        self.padding.add([len(clip) / self.sample_rate for clip in clips], signals.shape[1] / self.sample_rate)
         return [
             Transcription(
                 text=hypothesis.text,

@@ -18,7 +18,7 @@ import torch
 from schemas.config import AsrSettings
 from schemas.errors import VoxmillError
 from schemas.reasons import Reason
-from workers.engines.base import Failure, Transcription, Word
+from workers.engines.base import Failure, Padding, Transcription, Word
 from workers.engines.batching import Capacity, run_batches
 from workers.engines.checkpoints import Checkpoint, digest_of, resolve
 from workers.engines.ctc import BestPath, best_paths
@@ -95,6 +95,7 @@ class CtcTransformersTranscriber:
         self.convolutions: _ClipByClip | None = None
         if config.feat_extract_norm == "group":
             self.convolutions = base.feature_extractor = _ClipByClip(base.feature_extractor)
+        self.padding = Padding()
         self.capacity = Capacity(_BATCH_S_ON_CUDA if self.device.type == "cuda" else _BATCH_S_ON_CPU)
         if getattr(config, "add_adapter", False) or getattr(config, "conv_pos_batch_norm", False):
             self.capacity.max_waste = 0.0  # these look beyond the mask: only clips of one length go together
@@ -148,6 +149,8 @@ class CtcTransformersTranscriber:
             self.convolutions.lengths = [len(clip) for clip in clips]
         logits = self.model(inputs["input_values"], attention_mask=inputs["attention_mask"]).logits
         paths = best_paths(logits.float().log_softmax(dim=-1), frames, blank=self.tokenizer.pad_token_id)
+        width = max(len(clip) for clip in clips)
+        self.padding.add([len(clip) / self.sample_rate for clip in clips], width / self.sample_rate)
         return [self._answer(path, len(clip)) for path, clip in zip(paths, clips, strict=True)]
 
     def _answer(self, path: BestPath, samples: int) -> Transcription:
