@@ -50,8 +50,13 @@ class Checkpoint:
 
 
 def _looks_like_path(family: str, model: str) -> bool:
-    suffixes = _SUFFIXES.get(family, ())
-    return model.endswith(suffixes) or model.startswith(("/", "./", "../", "~")) or Path(model).exists()
+    path = Path(model)
+    return (
+        model.endswith(_SUFFIXES.get(family, ()))
+        or model.startswith(("/", "./", "../", "~"))
+        or path.is_file()
+        or (family in _FOLDERS and path.is_dir())
+    )
 
 
 def _whisper_cache() -> Path:
