@@ -1,12 +1,14 @@
-"""Batched Whisper against sequential ``whisper.transcribe``: the same random weights, clips and token count.
+"""Batched Whisper, in full and in fitted windows, against sequential ``whisper.transcribe`` on the same weights.
 
 ``python -m benchmarks.whisper --clips 32 --seconds 4 --tokens 24 --threads 2`` on a CPU, ``--device cuda --size
-large-v3`` on a GPU. Prints seconds of both, times real time, and the ratio; the texts must agree.
+large-v3`` on a GPU: random weights that write a fixed number of tokens. ``--checkpoint x.pt --archive clips.tar`` hears
+real speech. Prints seconds, times real time, ratios, and how many texts agree: all must, in full windows.
 """
 
 from __future__ import annotations
 
 import argparse
+import tarfile
 import tempfile
 import time
 from collections.abc import Callable
@@ -14,13 +16,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import soundfile as sf
+import soxr
 import torch
 import whisper
 from whisper.model import ModelDimensions, Whisper
 
 from schemas.config import AsrSettings
-from workers.engines import whisper as engine_module
-from workers.engines.base import Transcription
+from workers.engines import whisper_loop
+from workers.engines.base import Padding, Transcription
 from workers.engines.checkpoints import resolve
 from workers.engines.whisper import WhisperTranscriber
 
@@ -69,45 +73,67 @@ def timed(function: Callable[[], Any], device: str) -> tuple[float, Any]:
     return time.perf_counter() - start, result
 
 
+def recorded(archive: Path, count: int) -> list[np.ndarray]:
+    """The first ``count`` recordings of a tar, float32 mono at 16 kHz."""
+    clips = []
+    with tarfile.open(archive) as members:
+        for member in members:
+            if len(clips) < count and member.name.endswith((".wav", ".flac")):
+                samples, rate = sf.read(members.extractfile(member), dtype="float32", always_2d=True)
+                clips.append(soxr.resample(samples.mean(axis=1), rate, 16_000).astype(np.float32))
+    return clips
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--checkpoint", type=Path, help="a .pt; random weights of --size when unset")
     parser.add_argument("--size", choices=SIZES, default="tiny")
+    parser.add_argument("--archive", type=Path, help="a tar of recordings to hear; noise clips when unset")
     parser.add_argument("--clips", type=int, default=32)
-    parser.add_argument("--seconds", type=float, default=4.0, help="mean length of a clip")
-    parser.add_argument("--tokens", type=int, default=24, help="tokens decoded per clip")
+    parser.add_argument("--seconds", type=float, default=4.0, help="mean length of a noise clip")
+    parser.add_argument("--tokens", type=int, default=24, help="tokens decoded per clip by random weights")
     parser.add_argument("--batch", type=int, help="windows per batch; the engine's own choice when unset")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--device", default="cpu")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    engine_module.TEMPERATURES = (0.0,)  # the same work on both sides: random weights fail every guard
+    whisper_loop.TEMPERATURES = (0.0,)  # the same work on both sides: random weights fail every guard
+    engines = {}
     with tempfile.TemporaryDirectory() as folder:
-        path = random_checkpoint(Path(folder) / "random.pt", options.size, options.tokens)
-        load_s, engine = timed(
-            lambda: WhisperTranscriber(resolve(f"whisper:{path}"), options.device, AsrSettings()), options.device
-        )
+        path = options.checkpoint or random_checkpoint(Path(folder) / "random.pt", options.size, options.tokens)
+        checkpoint = resolve(f"whisper:{path}")
+        for window in ("full", "fitted"):
+            settings = AsrSettings(whisper_window=window)
+            load_s, engines[window] = timed(
+                lambda settings=settings: WhisperTranscriber(checkpoint, options.device, settings), options.device
+            )
         peer = whisper.load_model(str(path), device=options.device)
-    if options.batch:
-        engine.capacity.limit = float(options.batch)
-    clips = speechlike(options.clips, options.seconds)
+    clips = recorded(options.archive, options.clips) if options.archive else speechlike(options.clips, options.seconds)
     audio_s = sum(len(clip) for clip in clips) / 16_000
 
     def one_by_one() -> list[str]:
         settings = {"temperature": 0.0, "condition_on_previous_text": False, "fp16": options.device != "cpu"}
         return [whisper.transcribe(peer, clip, language="en", **settings)["text"].strip() for clip in clips]
 
-    engine.transcribe(clips[:2], ["en"] * 2)  # warm up both
-    whisper.transcribe(peer, clips[0], language="en", temperature=0.0, fp16=options.device != "cpu")
-    batched_s, batched = timed(lambda: engine.transcribe(clips, ["en"] * len(clips)), options.device)
+    whisper.transcribe(peer, clips[0], language="en", temperature=0.0, fp16=options.device != "cpu")  # warm up
     sequential_s, sequential = timed(one_by_one, options.device)
-    same = sum(
-        isinstance(one, Transcription) and one.text == other for one, other in zip(batched, sequential, strict=True)
-    )
-    print(f"whisper {options.size} on {options.device}, {options.threads} threads, load {load_s:.1f} s")
-    print(f"{len(clips)} clips, {audio_s:.0f} s of audio, batches of up to {engine.capacity.limit:.0f} windows")
-    print(f"sequential {sequential_s:7.2f} s   {audio_s / sequential_s:8.1f} x real time")
-    print(f"batched    {batched_s:7.2f} s   {audio_s / batched_s:8.1f} x real time")
-    print(f"ratio      {sequential_s / batched_s:7.2f}     texts alike {same}/{len(clips)}")
+    print(f"whisper on {options.device}, {options.threads} threads, load {load_s:.1f} s")
+    print(f"{len(clips)} clips, {audio_s:.0f} s of audio")
+    print(f"sequential     {sequential_s:7.2f} s   {audio_s / sequential_s:8.1f} x real time")
+    for window, engine in engines.items():
+        if options.batch:
+            engine.capacity.limit = 30.0 * options.batch
+        engine.transcribe(clips[:2], ["en"] * 2)
+        engine.padding = Padding()
+        batched_s, batched = timed(lambda engine=engine: engine.transcribe(clips, ["en"] * len(clips)), options.device)
+        same = sum(
+            isinstance(one, Transcription) and one.text == other for one, other in zip(batched, sequential, strict=True)
+        )
+        print(
+            f"batched {window:6} {batched_s:7.2f} s   {audio_s / batched_s:8.1f} x real time   "
+            f"ratio {sequential_s / batched_s:6.2f}   texts alike {same}/{len(clips)}   "
+            f"padding waste {engine.padding.padded_s / engine.padding.real_s - 1:.0%}"
+        )
 
 
 if __name__ == "__main__":

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from schemas.ids import stable_id
-from schemas.spec import SynthesizerSpec, TranscriberSpec
+from schemas.spec import TRANSLATOR_FAMILIES, EngineSpec, SynthesizerSpec, TranscriberSpec
 from schemas.version import SCHEMA_VERSION
 
 # Parameters that people set often stand at the top of a flow's form as well: one type, bound and description for both.
@@ -110,6 +110,28 @@ class AsrSettings(Settings):
         "numbers: one two becomes 12), its basic ones elsewhere. basic: case and punctuation only, in every language",
     )
     word_timestamps: bool = Field(False, description="word times and probabilities in transcripts")
+    task: Literal["transcribe", "translate"] = Field(
+        "transcribe",
+        description="translate: Whisper writes English, whatever is spoken; references must be English too",
+    )
+    initial_prompt: str | None = Field(
+        None, max_length=2000, description="names and terms to expect, told to Whisper before every window"
+    )
+    whisper_window: Literal["full", "fitted"] = Field(
+        "full",
+        description="what Whisper encodes of a short utterance. full: 30 s, as it was trained. fitted: little more "
+        "than the utterance, several times faster; texts may differ",
+    )
+    compute_type: Literal["int8", "int8_float16", "float16", "float32"] | None = Field(
+        None, description="arithmetic of faster-whisper; float16 on a GPU and int8 on a CPU when unset"
+    )
+
+    @model_validator(mode="after")
+    def _only_whisper_translates(self) -> AsrSettings:
+        others = [spec for spec in self.transcribers if EngineSpec.parse(spec).family not in TRANSLATOR_FAMILIES]
+        if self.task == "translate" and others:
+            raise ValueError(f"{', '.join(others)} cannot translate; {' and '.join(TRANSLATOR_FAMILIES)} can")
+        return self
 
 
 class TtsSettings(Settings):

@@ -79,7 +79,8 @@ class RunManifest(BaseModel):
     archives: list[ArchiveCounts]
     reject_reasons: dict[str, int]
     word_errors: list[WordErrors]
-    stages: dict[str, dict[str, float]]  # stage -> wall_s, cpu_s
+    stages: dict[str, dict[str, float]]  # stage -> wall_s, cpu_s; loading an engine is one
+    padding_waste: dict[str, float] = {}  # transcriber spec -> padding over the audio's own seconds
     files: list[PublishedFile]
     supersedes: list[Superseded] = []
     digests: dict[str, str]  # engine spec -> model digest

@@ -173,6 +173,7 @@ class Receipt:
     stages: dict[str, StageTime] = field(default_factory=dict)
     reject_reasons: dict[str, int] = field(default_factory=dict)
     digests: dict[str, str] = field(default_factory=dict)  # engine spec -> model digest
+    padding: dict[str, tuple[Seconds, Seconds]] = field(default_factory=dict)  # transcriber spec -> own audio, padded
     failed: str = ""  # a shard that could not be finished: why; nothing of it is staged
     stream_shards: tuple[str, ...] = ()  # a one-way stream's last receipt: every shard it gave
 

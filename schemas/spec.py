@@ -8,6 +8,7 @@ from typing import Annotated
 from pydantic import AfterValidator
 
 TRANSCRIBER_FAMILIES = ("whisper", "conformer", "faster-whisper", "wav2vec2", "hubert")
+TRANSLATOR_FAMILIES = ("whisper", "faster-whisper")
 SYNTHESIZER_FAMILIES = ("espeak", "vits", "fastpitch")
 
 

@@ -92,5 +92,6 @@ def from_json(data: bytes) -> Receipt:
     fields["files"] = tuple(StagedFile(**file) for file in fields["files"])
     fields["words"] = {key: ErrorCounts(**counts) for key, counts in fields["words"].items()}
     fields["stages"] = {key: StageTime(**time) for key, time in fields["stages"].items()}
+    fields["padding"] = {spec: tuple(seconds) for spec, seconds in fields.get("padding", {}).items()}
     fields["stream_shards"] = tuple(fields["stream_shards"])
     return Receipt(**fields)

@@ -21,7 +21,10 @@ def score_rows(utterances: list[Row], transcripts: list[Row], recipe: Recipe) ->
     transcript, the agreement of the first two engines on raw audio, and its flags.
     """
     owners = {row["utterance_id"]: row for row in utterances}
-    languages = {key: scoring_language(row["language"], recipe.asr.normalizer) for key, row in owners.items()}
+    translated = "en" if recipe.asr.task == "translate" else None
+    languages = {
+        key: scoring_language(translated or row["language"], recipe.asr.normalizer) for key, row in owners.items()
+    }
     _score_transcripts(transcripts, owners, languages)
     heard = {(row["utterance_id"], row["engine"], row["input"]): row for row in transcripts}
     _agreement(utterances, heard, recipe.asr.transcribers, languages)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import os
 import time
 from collections.abc import Callable
 
@@ -12,6 +13,7 @@ import pyarrow as pa
 
 from schemas.records import StageTime
 from workers.block import pack, unpack
+from workers.engines.batching import is_device_lost
 from workers.work import Work
 
 logger = logging.getLogger(__name__)
@@ -59,11 +61,31 @@ def failed(work: Work, name: str, error: Exception) -> Work:
 
 
 class OnBlock:
-    """A stage as Ray Data calls it: a pyarrow block in, a pyarrow block out. Built once per actor."""
+    """A stage as Ray Data calls it: a pyarrow block in, a pyarrow block out. Built once per actor.
+
+    The seconds that building took stand in the first shard's times. A shard that lost the device (after such a CUDA
+    error every later call fails as well) is failed; the process ends at the next one, which Ray then gives to a new
+    process. A shard that is to blame for the loss so costs itself alone.
+    """
 
     def __init__(self, name: str, build: Callable[[str], Callable[[Work], Work]], device: str) -> None:
         self._name = name
+        clock = Clock()
         self._stage = build(device)
+        self._started: StageTime | None = clock.read()
+        self._device_lost = False
 
     def __call__(self, block: pa.Table) -> pa.Table:
-        return pack(timed(self._name, unpack(block), self._stage))
+        if self._device_lost:
+            os._exit(1)
+        work = timed(self._name, unpack(block), self._step)
+        if self._started is not None and not work.failed:
+            work.stages[f"load {self._name}"], self._started = self._started, None
+        return pack(work)
+
+    def _step(self, work: Work) -> Work:
+        try:
+            return self._stage(work)
+        except Exception as error:
+            self._device_lost = is_device_lost(error)
+            raise

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import importlib.metadata
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 
 import pyarrow as pa
@@ -57,6 +57,7 @@ def manifest_of(
         reject_reasons=dict(sorted(reasons.items())),
         word_errors=_word_errors(quality),
         stages=_stages(finished),
+        padding_waste=_padding_waste(finished),
         files=list(files),
         supersedes=list(supersedes),
         digests=digests,
@@ -124,3 +125,13 @@ def _stages(receipts: Sequence[Receipt]) -> dict[str, dict[str, float]]:
             stage["wall_s"] += spent.wall_s
             stage["cpu_s"] += spent.cpu_s
     return total
+
+
+def _padding_waste(receipts: Sequence[Receipt]) -> dict[str, float]:
+    real: dict[str, float] = defaultdict(float)
+    padded: dict[str, float] = defaultdict(float)
+    for receipt in receipts:
+        for spec, (own_s, padded_s) in receipt.padding.items():
+            real[spec] += own_s
+            padded[spec] += padded_s
+    return {spec: (padded[spec] - real[spec]) / real[spec] for spec in real if real[spec]}

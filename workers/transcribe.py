@@ -11,7 +11,7 @@ import soxr
 
 from schemas.config import Recipe
 from schemas.records import Member
-from workers.engines.base import Failure, Transcriber
+from workers.engines.base import Failure, Padding, Transcriber
 from workers.work import Regeneration, Utterance, Work
 
 STAGE = "transcribe"
@@ -54,6 +54,7 @@ class Transcribe:
         if work.failed:
             return work
         work.digests[self.spec] = self.engine.digest
+        self.engine.padding = work.padding[self.spec] = Padding()
         jobs = [job for utterance in work.utterances for job in self._jobs(utterance)]
         refused: dict[tuple[int, str], Failure] = {}
         for batch, languages in self._passes(jobs):

@@ -8,7 +8,7 @@ import numpy as np
 
 from schemas.ids import stable_id
 from schemas.records import Member, Reject, Seconds, Shard, StageTime
-from workers.engines.base import Synthesis, Transcription
+from workers.engines.base import Padding, Synthesis, Transcription
 
 
 @dataclass(frozen=True)
@@ -80,6 +80,7 @@ class Work:
     rejects: list[Reject] = field(default_factory=list)
     stages: dict[str, StageTime] = field(default_factory=dict)
     digests: dict[str, str] = field(default_factory=dict)
+    padding: dict[str, Padding] = field(default_factory=dict)  # by transcriber spec
     failed: str = ""
     stream_shards: tuple[str, ...] = ()  # the last work of a one-way stream: every shard it gave
     late: dict[str, dict[str, str | None]] = field(default_factory=dict)  # and side data that came after their members

@@ -91,6 +91,7 @@ def _receipt(work: Work, rows: dict[str, list[Row]], **fields) -> Receipt:  # ty
         stages=work.stages,
         reject_reasons=dict(Counter(row["reason"] for row in rows.get("rejects", ()))),
         digests=work.digests,
+        padding={spec: (one.real_s, one.padded_s) for spec, one in work.padding.items()},
         stream_shards=work.stream_shards,
         **fields,
     )

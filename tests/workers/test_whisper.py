@@ -1,10 +1,8 @@
-"""Whisper in batches against ``whisper.transcribe`` one by one, on real speech with small random weights.
-
-The random weights are scaled so that texts depend on the audio, hold several segments and end at different lengths.
-"""
+"""Whisper in batches against ``whisper.transcribe`` one by one, on real speech with small random weights."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,39 +12,22 @@ import torch
 import whisper
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from random_whisper import random_whisper
 from speech_clips import clips_of
 from whisper.decoding import ApplyTimestampRules, DecodingOptions, DecodingTask
-from whisper.model import ModelDimensions, Whisper
+from whisper.model import Whisper
 
 from schemas.config import AsrSettings
 from schemas.errors import VoxmillError
 from schemas.reasons import Reason
 from workers.engines import whisper as module
+from workers.engines import whisper_loop as loop
 from workers.engines.base import Failure, Transcription
 from workers.engines.checkpoints import WHISPER_NAMES, check_available, checkpoint_digest, resolve
 from workers.engines.registry import load_transcriber
-from workers.engines.whisper import WhisperTranscriber, language_code
+from workers.engines.whisper import WhisperTranscriber
 from workers.engines.whisper_decoding import TimestampRules
-
-
-def random_whisper(path: Path) -> Path:
-    """A multilingual checkpoint in openai-whisper's format, of width 32, that decodes at most 32 tokens a window."""
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        dims = ModelDimensions(80, 1500, 32, 2, 1, 51865, 64, 32, 2, 1)
-        model = Whisper(dims)
-        with torch.no_grad():
-            for parameter in model.parameters():
-                if parameter.ndim > 1:
-                    parameter.copy_(torch.randn_like(parameter) / parameter.shape[-1] ** 0.5)
-            for block in model.decoder.blocks:
-                block.cross_attn.out.weight.mul_(3)
-                block.cross_attn.value.weight.mul_(3)
-            model.encoder.conv1.weight.mul_(3)
-            model.decoder.token_embedding.weight[50257].mul_(2)  # the end comes sooner
-            model.decoder.token_embedding.weight[50364:].mul_(1.3)  # and timestamps oftener
-    torch.save({"dims": dims.__dict__, "model_state_dict": model.state_dict()}, path)
-    return path
+from workers.engines.whisper_loop import language_code
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +61,7 @@ def assert_same(got: Transcription | Failure, expected: dict[str, Any]) -> None:
 
 @pytest.fixture
 def greedy(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "TEMPERATURES", (0.0,))
+    monkeypatch.setattr(loop, "TEMPERATURES", (0.0,))
 
 
 @pytest.mark.usefixtures("greedy")
@@ -117,6 +98,53 @@ def test_recordings_longer_than_a_window_and_languages_of_their_own(
         assert_same(one, alone(engine.model, clip, language=language))
 
 
+@pytest.mark.usefixtures("greedy")
+def test_a_prompt_and_translation_are_the_library_s(checkpoint: Path, clips: list[np.ndarray]) -> None:
+    spec, prompt = f"whisper:{checkpoint}", "Glienicke, drawers"
+    told = load_transcriber(spec, "cpu", AsrSettings(initial_prompt=prompt))
+    asked = load_transcriber(spec, "cpu", AsrSettings(task="translate", transcribers=(spec,)))
+    assert isinstance(told, WhisperTranscriber)
+    for engine, options in (
+        (told, {"initial_prompt": prompt, "carry_initial_prompt": True}),
+        (asked, {"task": "translate"}),
+    ):
+        got = engine.transcribe(clips[:3], ["de"] * 3)
+        for one, clip in zip(got, clips, strict=False):
+            assert_same(one, alone(told.model, clip, language="de", **options))
+
+
+def test_what_cannot_translate_says_so(engine: WhisperTranscriber) -> None:
+    with pytest.raises(ValueError, match=r"conformer:x\.nemo cannot translate"):
+        AsrSettings(task="translate", transcribers=("whisper:tiny", "conformer:x.nemo"))
+    settings = AsrSettings(task="translate", transcribers=("whisper:tiny.en",))
+    with pytest.raises(VoxmillError, match="English-only"):
+        loop.WhisperLoop.__init__(engine, "whisper:tiny.en", settings, torch.device("cpu"), 80, 0, 1)
+
+
+@pytest.mark.usefixtures("greedy")
+def test_a_fitted_window_is_the_start_of_the_full_one(checkpoint: Path, clips: list[np.ndarray]) -> None:
+    engine = load_transcriber(f"whisper:{checkpoint}", "cpu", AsrSettings(whisper_window="fitted"))
+    assert isinstance(engine, WhisperTranscriber)
+    window = torch.randn(2, 80, 3000, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(engine._encode(list(window)), engine.model.encoder(window))
+    got = engine.transcribe([*clips, np.concatenate(clips * 3)[: 16_000 * 32]], ["en"] * (len(clips) + 1))
+    assert all(isinstance(one, Transcription) and one.text for one in got)
+    assert engine.padding.padded_s < 30 * len(clips)
+    assert engine._width(1) == 200
+    assert engine._width(2_950) == 3_000
+    assert engine.transcribe(clips[:1], ["en"])[0] == engine.transcribe(clips[:1], ["en"])[0]
+
+
+def test_the_same_clips_give_the_same_answers_whatever_was_heard_before(
+    checkpoint: Path, engine: WhisperTranscriber, clips: list[np.ndarray]
+) -> None:
+    first = engine.transcribe(clips[:3], ["en", None, "de"])
+    engine.transcribe(clips[3:], [None] * 3)
+    assert engine.transcribe(clips[:3], ["en", None, "de"]) == first
+    fresh = load_transcriber(f"whisper:{checkpoint}", "cpu", AsrSettings())
+    assert fresh.transcribe(clips[:3], ["en", None, "de"]) == first
+
+
 def test_draws_of_a_fallback_belong_to_the_clip(engine: WhisperTranscriber, clips: list[np.ndarray]) -> None:
     together = engine.transcribe(clips, ["en"] * len(clips))  # random weights: every guard fails, up to 1.0
     backwards = engine.transcribe(clips[::-1], ["en"] * len(clips))[::-1]
@@ -134,9 +162,9 @@ def test_only_failing_items_are_decoded_again(
     def spy(model: Whisper, features: torch.Tensor, options: DecodingOptions, *rest: Any) -> Any:
         seen.append((options.temperature, len(features)))
         results = decode(model, features, options, *rest)
-        good = [module.replace(one, avg_logprob=-0.5, compression_ratio=1.0) for one in results]
+        good = [replace(one, avg_logprob=-0.5, compression_ratio=1.0) for one in results]
         if options.temperature < 0.4 and len(seen) <= 2:
-            good[0] = module.replace(good[0], compression_ratio=2.5 if options.temperature else 1.0, avg_logprob=-1.1)
+            good[0] = replace(good[0], compression_ratio=2.5 if options.temperature else 1.0, avg_logprob=-1.1)
         return good
 
     monkeypatch.setattr(module, "decode_batch", spy)
@@ -149,14 +177,14 @@ def test_the_published_guards() -> None:
     def result(logprob: float, ratio: float = 1.0, silence: float = 0.0) -> Any:
         return whisper.DecodingResult(None, "en", avg_logprob=logprob, compression_ratio=ratio, no_speech_prob=silence)
 
-    assert [module.needs_fallback(result(*values)) for values in ((-0.9,), (-1.1,), (-0.5, 2.5))] == [False, True, True]
-    assert not module.needs_fallback(result(-1.1, 2.5, 0.7))  # improbable and silent: dropped, not tried again
+    assert [loop.needs_fallback(result(*values)) for values in ((-0.9,), (-1.1,), (-0.5, 2.5))] == [False, True, True]
+    assert not loop.needs_fallback(result(-1.1, 2.5, 0.7))  # improbable and silent: dropped, not tried again
 
 
 def test_one_bad_clip_costs_itself_alone(
     engine: WhisperTranscriber, clips: list[np.ndarray], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "TEMPERATURES", (0.0,))
+    monkeypatch.setattr(loop, "TEMPERATURES", (0.0,))
     good = engine.transcribe(clips[:3], ["en"] * 3)
     poisoned = clips[3].copy()
     poisoned[7] = np.nan
@@ -168,7 +196,7 @@ def test_one_bad_clip_costs_itself_alone(
         return encode(windows)
 
     loud = np.full(16_000, 0.9, np.float32)
-    item = module._Recording(loud, "en")
+    item = loop.Recording(loud, "en")
     engine._spectrograms([item])
     marked = engine._window(item, 0, item.window)
     monkeypatch.setattr(engine, "_encode", explode)
@@ -256,4 +284,4 @@ def test_names_paths_and_digests(checkpoint: Path, tmp_path: Path, monkeypatch: 
     with pytest.raises(VoxmillError, match="cannot be loaded"):
         load_transcriber(f"whisper:{tmp_path / 'code.pt'}", "cpu", AsrSettings())
     with pytest.raises(VoxmillError, match="not in this version"):
-        load_transcriber("hubert:x", "cpu", AsrSettings())
+        load_transcriber("vits:x", "cpu", AsrSettings())

@@ -52,12 +52,26 @@ class Failure:
     message: str
 
 
+@dataclass
+class Padding:
+    """Seconds of audio that went through a model: the clips' own, and what they were padded to."""
+
+    real_s: float = 0.0
+    padded_s: float = 0.0
+
+    def add(self, lengths: Sequence[float], width: float) -> None:
+        """One batch of clips of these ``lengths``, padded to ``width``, in seconds."""
+        self.real_s += sum(lengths)
+        self.padded_s += len(lengths) * width
+
+
 class Transcriber(Protocol):
     """Speech to text. ``sample_rate`` (Hz) is what :meth:`transcribe` expects its clips in."""
 
     spec: str
     digest: str  # blake3 of the checkpoint: "blake3:<hex>"
     sample_rate: int
+    padding: Padding  # of what was transcribed since whoever uses the engine set it anew
 
     def transcribe(self, clips: Sequence[np.ndarray], languages: Sequence[str | None]) -> list[Transcription | Failure]:
         """Transcribe float32 mono ``clips``, each of shape (n,), n > 0, in [-1, 1]; one answer per clip, in order.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import urllib.error
 import urllib.request
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -23,7 +24,12 @@ WHISPER_NAMES = (
     *(f"{size}{suffix}" for size in ("tiny", "base", "small", "medium") for suffix in (".en", "")),
     *("large-v1", "large-v2", "large-v3", "large", "large-v3-turbo", "turbo"),
 )
-_SUFFIXES = {"whisper": (".pt",), "conformer": (".nemo",)}
+_SUFFIXES = {"whisper": (".pt",), "conformer": (".nemo",), "faster-whisper": (".pt",)}
+_FOLDERS = ("wav2vec2", "hubert", "faster-whisper")  # families whose checkpoint is a folder, as on the hub
+_FAMILIES = {*_SUFFIXES, *_FOLDERS}
+_WHISPERS = ("whisper", "faster-whisper")
+_PARTS = (".json", ".txt", ".safetensors", ".bin")  # what of a folder a model is made of
+_WEIGHTS = (".safetensors", ".bin")
 _SOURCES = {
     "whisper": "https://openaipublic.azureedge.net",
     "ngc": "https://api.ngc.nvidia.com",
@@ -44,7 +50,13 @@ class Checkpoint:
 
 
 def _looks_like_path(family: str, model: str) -> bool:
-    return model.endswith(_SUFFIXES[family]) or model.startswith(("/", "./", "../", "~")) or Path(model).is_file()
+    path = Path(model)
+    return (
+        model.endswith(_SUFFIXES.get(family, ()))
+        or model.startswith(("/", "./", "../", "~"))
+        or path.is_file()
+        or (family in _FOLDERS and path.is_dir())
+    )
 
 
 def _whisper_cache() -> Path:
@@ -52,12 +64,29 @@ def _whisper_cache() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "whisper"
 
 
+def _hub_cache(name: str) -> Path:
+    """Where the Hugging Face hub's library keeps what it downloads of ``owner/name``."""
+    home = Path(os.environ.get("HF_HOME") or Path.home() / ".cache" / "huggingface")
+    return Path(os.environ.get("HF_HUB_CACHE") or home / "hub") / f"models--{name.replace('/', '--')}"
+
+
+def _hub_folder(name: str) -> Path | None:
+    """The cached folder of a hub name's main version; None where it is not there or holds no weights."""
+    main = _hub_cache(name) / "refs" / "main"
+    if not main.is_file():
+        return None
+    folder = _hub_cache(name) / "snapshots" / main.read_text(encoding="utf-8").strip()
+    return folder if any(part.suffix in _WEIGHTS for part in _parts(folder)) else None
+
+
+def _parts(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.glob("*") if path.suffix in _PARTS and path.is_file())
+
+
 def _nemo_cached(name: str) -> Path | None:
     """The .nemo file of a published name in NeMo's cache (NGC names) or the Hugging Face hub's (owner/name)."""
     if "/" in name:
-        home = Path(os.environ.get("HF_HOME") or Path.home() / ".cache" / "huggingface")
-        hub = Path(os.environ.get("HF_HUB_CACHE") or home / "hub")
-        found = (hub / f"models--{name.replace('/', '--')}").glob(f"snapshots/*/{name.rsplit('/', 1)[1]}.nemo")
+        found = _hub_cache(name).glob(f"snapshots/*/{name.rsplit('/', 1)[1]}.nemo")
     else:
         try:
             default = Path.home() / ".cache" / "torch" / "NeMo" / f"NeMo_{version('nemo_toolkit')}"
@@ -68,18 +97,23 @@ def _nemo_cached(name: str) -> Path | None:
 
 
 def _fetch(url: str, spec: str, storage: Storage) -> Path:
-    """Copy a remote checkpoint into the cache, once per version of the object; returns the local path."""
+    """Copy a remote checkpoint, a file or a folder, into the cache, once per version of it; returns the local path."""
     try:
-        fs, path = open_filesystem(url, storage)
+        fs, path = open_filesystem(url.rstrip("/"), storage)
         info = fs.info(path)
-        identity = stable_id("checkpoint", url, info.get("size"), str(info.get("ETag") or info.get("mtime") or ""))
-        folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "voxmill" / identity
-        local = folder / path.rsplit("/", 1)[-1]
-        if not local.is_file():
-            folder.mkdir(parents=True, exist_ok=True)
-            temporary = folder / f"{local.name}.{os.getpid()}.tmp"
-            fs.get_file(path, str(temporary))
-            temporary.replace(local)
+        is_file = info["type"] == "file"
+        infos = {path: info} if is_file else fs.find(path, maxdepth=1, detail=True)
+        versions = sorted(
+            (name, one.get("size"), str(one.get("ETag") or one.get("mtime"))) for name, one in infos.items()
+        )
+        local = cache_folder() / stable_id("checkpoint", url, sorted(versions)) / path.rsplit("/", 1)[-1]
+        if not local.exists():
+            temporary = local.with_name(f"{local.name}.{os.getpid()}.tmp")
+            (local.parent if is_file else temporary).mkdir(parents=True, exist_ok=True)
+            for name in infos:
+                fs.get_file(name, str(temporary if is_file else temporary / name.rsplit("/", 1)[-1]))
+            with suppress(OSError if local.exists() else ()):  # another process was first
+                temporary.replace(local)
     except (OSError, ValueError, ImportError) as error:
         raise VoxmillError(
             f"the checkpoint cannot be read ({' '.join(str(error).split())})", spec, "Check the URL and its access."
@@ -87,32 +121,44 @@ def _fetch(url: str, spec: str, storage: Storage) -> Path:
     return local
 
 
+def cache_folder() -> Path:
+    """Where voxmill keeps checkpoints that it fetched or converted."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "voxmill"
+
+
 def resolve(spec: str, storage: Storage | None = None) -> Checkpoint:
     """Find the checkpoint that ``spec`` names: a local path, a URL (fetched into the cache), or a published name.
 
-    Raises VoxmillError for a path that is not there, a URL that cannot be read, or an unknown name of whisper.
+    Raises VoxmillError for a path that is not there, a URL that cannot be read, or a name that cannot be one.
     """
     parsed = EngineSpec.parse(spec)
     family, model = parsed.family, parsed.model
-    if family not in _SUFFIXES:
+    if family not in _FAMILIES:
         return Checkpoint(spec, family, model, is_name=True, path=None)
     if "://" in model:
         return Checkpoint(spec, family, model, False, _fetch(model, spec, storage or Storage()))
-    if family == "whisper" and model in WHISPER_NAMES:
+    if family in _WHISPERS and model in WHISPER_NAMES:
         path = _whisper_cache() / f"{_WHISPER_ALIASES.get(model, model)}.pt"
         return Checkpoint(spec, family, model, True, path if path.is_file() else None)
     if _looks_like_path(family, model):
         path = Path(model).expanduser()
-        if not path.is_file():
-            raise VoxmillError("there is no such checkpoint file", spec, "Check the path on the machine that runs it.")
+        if not (family in _FOLDERS and path.is_dir()) and not (family in _SUFFIXES and path.is_file()):
+            what = f"there is no such checkpoint {'file' if family in _SUFFIXES else 'folder'}"
+            raise VoxmillError(what, spec, "Check the path on the machine that runs it.")
         return Checkpoint(spec, family, model, False, path.absolute())
     if family == "whisper":
         raise VoxmillError("no model of this name", spec, f"There are {', '.join(WHISPER_NAMES)}, or a path to a .pt.")
-    return Checkpoint(spec, family, model, True, _nemo_cached(model))
+    if family == "conformer":
+        return Checkpoint(spec, family, model, True, _nemo_cached(model))
+    if model.count("/") != 1:
+        raise VoxmillError("is neither a path nor a published name", spec, "Give a path, or owner/name on the hub.")
+    return Checkpoint(spec, family, model, True, _hub_folder(model))
 
 
-def file_digest(path: Path) -> str:
-    """``blake3:<hex>`` of a file's bytes."""
+def digest_of(path: Path) -> str:
+    """``blake3:<hex>`` of a checkpoint: of a file's bytes, or of the names and bytes of a folder's parts."""
+    if path.is_dir():
+        return f"blake3:{stable_id('folder', [(part.name, digest_of(part)) for part in _parts(path)], length=64)}"
     return f"blake3:{blake3(max_threads=blake3.AUTO).update_mmap(path).hexdigest()}"
 
 
@@ -123,7 +169,7 @@ def checkpoint_digest(spec: str, storage: Storage | None = None) -> str | None:
     run's settings hash to. Raises VoxmillError as :func:`resolve` does.
     """
     checkpoint = resolve(spec, storage)
-    return None if checkpoint.is_name or checkpoint.path is None else file_digest(checkpoint.path)
+    return None if checkpoint.is_name or checkpoint.path is None else digest_of(checkpoint.path)
 
 
 def _reachable(url: str) -> str:
@@ -143,19 +189,21 @@ def check_available(spec: str, storage: Storage | None = None) -> None:
     Raises VoxmillError with what to do: a local path, the cache that would be looked in, or a mirror.
     """
     checkpoint = resolve(spec, storage)
-    if checkpoint.path is not None or checkpoint.family not in _SUFFIXES:
+    family = checkpoint.family
+    if checkpoint.path is not None or family not in _FAMILIES:
         return
-    if checkpoint.family == "whisper":
+    example = f"{family}:/models/x{''.join(_SUFFIXES.get(family, ()))}"
+    if checkpoint.model in WHISPER_NAMES:
         source = _SOURCES["whisper"]
-        remedy = f"Put the file into {_whisper_cache()} (XDG_CACHE_HOME moves it), or give a path: whisper:/models/x.pt"
+        remedy = f"Put the file into {_whisper_cache()} (XDG_CACHE_HOME moves it), or give a path: {example}"
     elif "/" in checkpoint.model:
         source = os.environ.get("HF_ENDPOINT") or _SOURCES["hub"]
         offline = os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE")
-        remedy = "Set HF_ENDPOINT to a mirror or HF_HOME to a filled cache, or give a path: conformer:/models/x.nemo"
+        remedy = f"Set HF_ENDPOINT to a mirror or HF_HOME to a filled cache, or give a path: {example}"
         if offline:
             raise VoxmillError("is not in the cache and HF_HUB_OFFLINE forbids the download", spec, remedy)
     else:
         source = _SOURCES["ngc"]
-        remedy = "Set NEMO_CACHE_DIR to a filled cache, or give a path: conformer:/models/x.nemo"
+        remedy = f"Set NEMO_CACHE_DIR to a filled cache, or give a path: {example}"
     if why := _reachable(source):
         raise VoxmillError(f"must be downloaded, but {source} cannot be reached ({why})", spec, remedy)

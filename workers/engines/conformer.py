@@ -12,7 +12,6 @@ import logging as python_logging
 import math
 import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +21,10 @@ import torch
 from schemas.config import AsrSettings
 from schemas.errors import VoxmillError
 from schemas.reasons import Reason
-from workers.engines.base import Failure, Transcription, Word
+from workers.engines.base import Failure, Padding, Transcription, Word
 from workers.engines.batching import Capacity, run_batches
-from workers.engines.checkpoints import Checkpoint, file_digest
+from workers.engines.checkpoints import Checkpoint, digest_of
+from workers.engines.ctc import BestPath, best_paths
 
 # nemo.collections.asr.parts.mixins.transcription.TranscriptionTensorDataset: shorter audio is padded on both sides
 MIN_S = 1.0
@@ -86,7 +86,7 @@ def _set_decoding(model: Any, words: bool) -> None:
             decoding.strategy = "greedy_batch"
         if words:
             decoding.compute_timestamps = True
-            if not _is_ctc(model):  # NeMo 3.0 fails to aggregate those of character CTC; _Path gives them for all CTC
+            if not _is_ctc(model):  # NeMo 3.0 fails to aggregate those of character CTC; BestPath has them
                 decoding.confidence_cfg = {**(decoding.get("confidence_cfg") or {}), "preserve_word_confidence": True}
     kind = {"decoder_type": model.cur_decoder} if hasattr(model, "cur_decoder") else {}
     model.change_decoding_strategy(decoding, verbose=False, **kind)
@@ -104,7 +104,7 @@ class ConformerTranscriber:
         self.spec, self.settings = checkpoint.spec, settings
         self.device = torch.device(device)
         self.model, path = _load(checkpoint, self.device)
-        self.digest = file_digest(path)
+        self.digest = digest_of(path)
         featurizer = self.model.preprocessor.featurizer
         featurizer.dither, featurizer.pad_to = 0.0, 0
         self.sample_rate = int(self.model.preprocessor._sample_rate)
@@ -114,6 +114,7 @@ class ConformerTranscriber:
             words = settings.word_timestamps
             _set_decoding(self.model, words)
             self.config = TranscribeConfig(return_hypotheses=words, timestamps=words or None)
+        self.padding = Padding()
         self.capacity = Capacity(_BATCH_S_ON_CUDA if self.device.type == "cuda" else _BATCH_S_ON_CPU)
 
     def transcribe(self, clips: Sequence[np.ndarray], languages: Sequence[str | None]) -> list[Transcription | Failure]:
@@ -152,8 +153,9 @@ class ConformerTranscriber:
     def _batch(self, clips: Sequence[np.ndarray]) -> list[Transcription]:
         signals, lengths, before = self._collate(clips)
         outputs = self.model._transcribe_forward((signals, lengths), self.config)
-        paths = _paths(outputs) or [None] * len(clips)
+        paths: list[BestPath | None] = [*_paths(outputs)] or [None] * len(clips)
         hypotheses = self.model._transcribe_output_processing(outputs, self.config)
+        self.padding.add([len(clip) / self.sample_rate for clip in clips], signals.shape[1] / self.sample_rate)
         return [
             Transcription(
                 text=hypothesis.text,
@@ -163,7 +165,7 @@ class ConformerTranscriber:
             for hypothesis, path, clip, start in zip(hypotheses, paths, clips, before, strict=True)
         ]
 
-    def _words(self, hypothesis: Any, path: _Path | None, before: int, samples: int) -> tuple[Word, ...]:
+    def _words(self, hypothesis: Any, path: BestPath | None, before: int, samples: int) -> tuple[Word, ...]:
         """Words on the clip's own clock: without the silence put before it, and inside the clip."""
         offset, end = before / self.sample_rate, samples / self.sample_rate
         words = hypothesis.timestamp["word"]
@@ -181,26 +183,10 @@ class ConformerTranscriber:
         return tuple(found)
 
 
-@dataclass(frozen=True)
-class _Path:
-    """The best CTC path of one clip: log-probability of every frame's best label, and whether it emits (no blank)."""
-
-    best: np.ndarray
-    emits: np.ndarray
-
-    def logprob(self, start: int = 0, end: int | None = None) -> float | None:
-        """Mean over the emitting frames of ``start:end``; None where there are none."""
-        chosen = self.best[start:end][self.emits[start:end]]
-        return float(chosen.mean()) if len(chosen) else None
-
-
-def _paths(outputs: dict[str, torch.Tensor]) -> list[_Path | None]:
+def _paths(outputs: dict[str, torch.Tensor]) -> list[BestPath]:
     """Best paths of a CTC model's batch; an empty list for transducers. NeMo's blank is the last label."""
     if "logits" not in outputs:
         return []
     logprobs = outputs["logits"]  # (batch, frames, labels + blank), log-softmax
     lengths = (outputs["logits_len"] if "logits_len" in outputs else outputs["encoded_len"]).tolist()
-    values, labels = logprobs.max(dim=-1)
-    emits = (labels != logprobs.shape[-1] - 1).cpu().numpy()
-    best = values.float().cpu().numpy()
-    return [_Path(row[:n], mask[:n]) for row, mask, n in zip(best, emits, lengths, strict=True)]
+    return best_paths(logprobs, lengths, blank=logprobs.shape[-1] - 1)

@@ -31,6 +31,11 @@ class Family:
 TRANSCRIBERS = {
     "whisper": Family("workers.engines.whisper:WhisperTranscriber", "whisper"),
     "conformer": Family("workers.engines.conformer:ConformerTranscriber", "nemo"),
+    "faster-whisper": Family(
+        "workers.engines.faster_whisper:FasterWhisperTranscriber", "ctranslate2", "faster-whisper"
+    ),
+    "wav2vec2": Family("workers.engines.ctc_transformers:CtcTransformersTranscriber", "transformers", "wav2vec2"),
+    "hubert": Family("workers.engines.ctc_transformers:CtcTransformersTranscriber", "transformers", "wav2vec2"),
 }
 SYNTHESIZERS = {
     "espeak": Family("workers.engines.espeak:EspeakSynthesizer", "espeakng_loader", device=False),

@@ -107,6 +107,10 @@ class BatchDecodingTask(DecodingTask):
             TimestampRules(rule) if isinstance(rule, ApplyTimestampRules) else rule for rule in self.logit_filters
         ]
 
+    def _get_audio_features(self, mel: Tensor) -> Tensor:
+        """What is given is encoded, in a window of any length."""
+        return mel
+
     def _detect_language(self, audio_features: Tensor, tokens: Tensor) -> tuple[list[str], None]:
         """Write every row's own language token; English-only models have none."""
         if self.model.is_multilingual:
@@ -158,7 +162,7 @@ class BatchDecodingTask(DecodingTask):
 def decode_batch(
     model: Whisper, features: Tensor, options: DecodingOptions, languages: Sequence[str], seeds: Sequence[int]
 ) -> list[DecodingResult]:
-    """Decode ``features``, encoded windows of shape (batch, n_audio_ctx, n_audio_state), one result per row.
+    """Decode ``features``, encoded windows of shape (batch, places, n_audio_state), one result per row.
 
     ``seeds`` fix the draws of temperatures above 0, row by row. Beam search goes row by row: the library's own beams
     hold one window at a time.

@@ -231,7 +231,9 @@ def _stages(manifest: RunManifest) -> list[dict[str, Any]]:
             "wall_s": spent.get("wall_s", 0.0),
             "cpu_s": spent.get("cpu_s", 0.0),
             "share": spent.get("cpu_s", 0.0) / most if most else 0.0,
-            "speed": 3600 * manifest.hours / spent["cpu_s"] if spent.get("cpu_s") else None,
+            "speed": None
+            if name.startswith("load ") or not spent.get("cpu_s")
+            else 3600 * manifest.hours / spent["cpu_s"],
         }
         for name, spent in manifest.stages.items()
     ]

@@ -1,0 +1,48 @@
+"""A stage as Ray Data calls it: what its start took, and what a lost device does to the process."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+
+import pytest
+
+from schemas.records import Archive, Layout, Shard
+from workers.block import pack, unpack
+from workers.stage import OnBlock
+from workers.work import Work
+
+
+def block(name: str):  # type: ignore[no-untyped-def]
+    return pack(Work(Shard(name, Archive("file:///a.tar", Layout.TAR), "f"), 16_000))
+
+
+def stage_that(step: Callable[[Work], Work]) -> OnBlock:
+    return OnBlock("transcribe x", lambda device: step, "cpu")
+
+
+def test_the_start_is_told_once() -> None:
+    stage = stage_that(lambda work: work)
+    first, second = unpack(stage(block("a"))), unpack(stage(block("b")))
+    assert set(first.stages) == {"load transcribe x", "transcribe x"}
+    assert set(second.stages) == {"transcribe x"}
+
+
+def test_a_lost_device_costs_one_shard_and_then_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    def leave(code: int) -> None:
+        raise SystemExit(code)
+
+    def step(work: Work) -> Work:
+        if work.shard.id == "bad":
+            raise RuntimeError("CUDA error: an illegal memory access was encountered")
+        if work.shard.id == "odd":
+            raise RuntimeError("a shape does not fit")
+        return work
+
+    monkeypatch.setattr(os, "_exit", leave)
+    stage = stage_that(step)
+    assert "a shape does not fit" in unpack(stage(block("odd"))).failed
+    assert not unpack(stage(block("good"))).failed
+    assert "illegal memory access" in unpack(stage(block("bad"))).failed
+    with pytest.raises(SystemExit):
+        stage(block("next"))

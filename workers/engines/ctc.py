@@ -1,0 +1,32 @@
+"""The best path through a CTC model's frames: what greedy decoding chose, and how sure the model was of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+
+@dataclass(frozen=True)
+class BestPath:
+    """One clip's frames, each array of shape (frames,): the best label, its log-probability, whether it is no blank."""
+
+    labels: np.ndarray
+    logprobs: np.ndarray
+    emits: np.ndarray
+
+    def logprob(self, start: int = 0, end: int | None = None) -> float | None:
+        """Mean over the emitting frames of ``start:end``; None where there are none."""
+        chosen = self.logprobs[start:end][self.emits[start:end]]
+        return float(chosen.mean()) if len(chosen) else None
+
+
+def best_paths(logprobs: torch.Tensor, lengths: Sequence[int], blank: int) -> list[BestPath]:
+    """Paths of a batch: ``logprobs`` (batch, frames, labels), of which the first ``lengths`` frames are each clip's."""
+    values, labels = logprobs.max(dim=-1)
+    best, chosen = values.float().cpu().numpy(), labels.cpu().numpy()
+    return [
+        BestPath(label[:n], row[:n], label[:n] != blank) for row, label, n in zip(best, chosen, lengths, strict=True)
+    ]

@@ -1,0 +1,323 @@
+"""The loop of ``whisper.transcribe`` for many recordings at once, whichever library computes the model.
+
+Every recording keeps a position of its own; each round decodes the current window of all that are not finished, in
+batches. What happens to a window (timestamps, seek, guards, fallback temperatures) is what ``whisper.transcribe`` does
+with ``condition_on_previous_text=False``, so that at temperature 0 the tokens are the same.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import torch
+from blake3 import blake3
+from whisper.audio import CHUNK_LENGTH, HOP_LENGTH, N_FFT, N_FRAMES, N_SAMPLES, SAMPLE_RATE, mel_filters
+from whisper.decoding import DecodingResult
+from whisper.tokenizer import LANGUAGES, TO_LANGUAGE_CODE, Tokenizer, get_tokenizer
+from whisper.utils import get_end
+
+from schemas.config import AsrSettings
+from schemas.errors import VoxmillError
+from schemas.reasons import Reason
+from workers.engines.base import Failure, Padding, Transcription, Word
+from workers.engines.batching import Capacity, run_batches
+
+# the published guards: defaults of whisper.transcribe, from section 4.5 of arXiv:2212.04356
+COMPRESSION_RATIO = 2.4
+LOGPROB = -1.0
+NO_SPEECH = 0.6
+TEMPERATURES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
+
+FRAMES_PER_TICK = 2  # mel frames per timestamp token: 20 ms
+SECONDS_PER_TICK = FRAMES_PER_TICK * HOP_LENGTH / SAMPLE_RATE
+FRAMES_PER_S = SAMPLE_RATE // HOP_LENGTH
+_FITTED_STEP = FRAMES_PER_S  # fitted windows last whole seconds, so that clips of similar length share a batch
+FITTED_MARGIN = 100  # frames of silence that a fitted window keeps after its audio
+_MEL_SAMPLES = 600 * SAMPLE_RATE  # audio whose spectrogram is computed at once
+
+
+@dataclass
+class Recording:
+    """One clip on its way: ``mel`` (n_mels, frames); ``seek`` and ``frames`` in mel frames, times in seconds."""
+
+    clip: np.ndarray
+    language: str | None
+    mel: torch.Tensor = field(default_factory=lambda: torch.empty(0))
+    floor: float = 0.0  # what the spectrogram of digital silence is in this recording
+    seek: int = 0
+    tokens: list[int] = field(default_factory=list)
+    words: list[Word] = field(default_factory=list)
+    last_speech: float = 0.0
+    results: list[tuple[DecodingResult, bool]] = field(default_factory=list)  # with whether it was kept
+    failure: Failure | None = None
+
+    @property
+    def frames(self) -> int:
+        return len(self.clip) // HOP_LENGTH
+
+    @property
+    def window(self) -> int:
+        """Frames of the current window."""
+        return min(N_FRAMES, self.frames - self.seek)
+
+    @property
+    def active(self) -> bool:
+        return self.failure is None and self.seek < self.frames
+
+    def seed(self) -> int:
+        """Seed of the current window's draws: from the samples, so that neither batch mates nor order matter."""
+        samples = np.ascontiguousarray(self.clip, dtype="<f4")
+        return int.from_bytes(blake3(samples.tobytes() + self.seek.to_bytes(8, "little")).digest(8), "little")
+
+
+def needs_fallback(result: DecodingResult) -> bool:
+    """Whether a window must be decoded again at a higher temperature: it loops, or is improbable and not silence."""
+    improbable = result.avg_logprob < LOGPROB
+    if improbable and result.no_speech_prob > NO_SPEECH:
+        return False
+    return improbable or result.compression_ratio > COMPRESSION_RATIO
+
+
+def language_code(language: str | None, known: Sequence[str]) -> str | None:
+    """Whisper's code for a BCP-47 tag or an English name; None (to be detected) for a language it does not know.
+
+    >>> language_code("pt-BR", ["en", "pt"]), language_code("German", ["de"]), language_code("tlh", ["en"])
+    ('pt', 'de', None)
+    """
+    name = (language or "").strip().lower()
+    code = TO_LANGUAGE_CODE.get(name) or name.replace("_", "-").split("-")[0]
+    return code if code in known else None
+
+
+class WhisperLoop(ABC):
+    """What the :class:`~workers.engines.base.Transcriber` of every Whisper library does around its model.
+
+    ``n_mels`` and ``num_languages`` (0: English only) are the model's; ``windows`` of 30 s make a batch at most.
+    Raises VoxmillError where an English-only model is to translate.
+    """
+
+    sample_rate = SAMPLE_RATE
+    detects_language = True
+
+    def __init__(
+        self, spec: str, settings: AsrSettings, device: torch.device, n_mels: int, num_languages: int, windows: int
+    ) -> None:
+        if settings.task == "translate" and not num_languages:
+            raise VoxmillError("an English-only model cannot translate", spec, "Choose a multilingual one.")
+        self.spec, self.settings, self.device, self.n_mels = spec, settings, device, n_mels
+        self.multilingual, self.num_languages = num_languages > 0, num_languages or 99
+        self.capacity = Capacity(windows * CHUNK_LENGTH, max_waste=0.0)
+        self.mel_capacity = Capacity(min(_MEL_SAMPLES, windows * N_SAMPLES))
+        self.padding = Padding()
+        self.tokenizer = self._tokenizer("en")
+        self.languages = list(LANGUAGES)[:num_languages] if self.multilingual else ["en"]
+
+    @abstractmethod
+    def _encode(self, windows: list[torch.Tensor]) -> Any:
+        """Encode windows of one length, each (n_mels, frames), into an array with a row per window."""
+
+    @abstractmethod
+    def _most_probable(self, features: Any) -> list[str]:
+        """The most probable language of each encoded window."""
+
+    @abstractmethod
+    def _decode_once(
+        self, features: Any, temperature: float, languages: list[str], seeds: list[int]
+    ) -> list[DecodingResult]:
+        """Decode encoded windows at one temperature; ``seeds`` fix the draws of each, where it is above 0."""
+
+    @abstractmethod
+    def _align(self, item: Recording, segments: list[dict[str, Any]], window: torch.Tensor, size: int) -> None:
+        """Fill ``words`` of ``segments`` in place, with times from the cross-attention."""
+
+    def _tokenizer(self, language: str | None) -> Tokenizer:
+        return get_tokenizer(
+            self.multilingual, num_languages=self.num_languages, language=language, task=self.settings.task
+        )
+
+    def transcribe(self, clips: Sequence[np.ndarray], languages: Sequence[str | None]) -> list[Transcription | Failure]:
+        """Transcribe 16 kHz ``clips`` of any length; a language that is None or unknown to the model is detected.
+
+        Of a recording of several windows: ``avg_logprob`` is the mean over all tokens kept, ``no_speech_prob`` the
+        least of any window (the recording is silent only if all of it is), ``compression_ratio`` and ``temperature``
+        the highest. ``words`` are filled where the settings ask for them.
+        """
+        items = [
+            Recording(clip, "en" if not self.multilingual else language_code(language, self.languages))
+            for clip, language in zip(clips, languages, strict=True)
+        ]
+        for item in items:
+            if not np.isfinite(item.clip).all():
+                item.failure = Failure(Reason.NON_FINITE, "the samples are not all finite numbers")
+        with torch.inference_mode():
+            self._spectrograms([item for item in items if item.active])
+            self._detect([item for item in items if item.active and item.language is None])
+            while active := [item for item in items if item.active]:
+                self._round(sorted(active, key=lambda item: -item.window))
+        return [self._answer(item) for item in items]
+
+    def _each(self, items: list[Recording], capacity: Capacity, lengths: list[float], process: Any) -> list[Any]:
+        """``process`` batches of ``items``; those that failed are marked. Answers in order, None for failures."""
+        answers = run_batches(lengths, capacity, lambda batch: process([items[i] for i in batch]), self._release)
+        for item, answer in zip(items, answers, strict=True):
+            if isinstance(answer, Failure):
+                item.failure = answer
+        return [None if isinstance(answer, Failure) else answer for answer in answers]
+
+    def _release(self) -> None:
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+
+    def _spectrograms(self, items: list[Recording]) -> None:
+        """``whisper.audio.log_mel_spectrogram`` of a padded batch; frames beyond a clip's own are left out."""
+
+        def process(batch: list[Recording]) -> list[tuple[torch.Tensor, float]]:
+            longest = max(len(item.clip) for item in batch)
+            samples = np.zeros((len(batch), longest + N_FFT), np.float32)
+            for row, item in zip(samples, batch, strict=True):
+                row[: len(item.clip)] = item.clip
+            audio = torch.from_numpy(samples).to(self.device)
+            window = torch.hann_window(N_FFT, device=self.device)
+            power = torch.stft(audio, N_FFT, HOP_LENGTH, window=window, return_complex=True)[..., :-1].abs() ** 2
+            mel = mel_filters(self.device, self.n_mels) @ power
+            log = torch.clamp(mel, min=1e-10).log10()
+            floor = log.amax(dim=(1, 2), keepdim=True) - 8.0
+            log = (torch.maximum(log, floor) + 4.0) / 4.0
+            silence = ((floor.clamp(min=-10.0) + 4.0) / 4.0).flatten().tolist()
+            # three frames after the last whole one still hold the clip's end
+            return [
+                (row[:, : item.frames + 3].clone(), low) for row, item, low in zip(log, batch, silence, strict=True)
+            ]
+
+        answers = self._each(items, self.mel_capacity, [float(len(item.clip)) for item in items], process)
+        for item, answer in zip(items, answers, strict=True):
+            if answer is not None:
+                item.mel, item.floor = answer
+
+    def _detect(self, items: list[Recording]) -> None:
+        """The most probable language of each recording's first 30 s, padded with silence as the library does."""
+
+        def process(batch: list[Recording]) -> list[str]:
+            windows = []
+            for item in batch:
+                window = torch.full((item.mel.shape[0], N_FRAMES), item.floor, device=self.device)
+                first = item.mel[:, :N_FRAMES]
+                window[:, : first.shape[1]] = first
+                windows.append(window)
+            return self._most_probable(self._encode(windows))
+
+        lengths = [float(CHUNK_LENGTH)] * len(items)
+        for item, language in zip(items, self._each(items, self.capacity, lengths, process), strict=True):
+            item.language = language
+
+    def _round(self, items: list[Recording]) -> None:
+        """Decode the current window of every item and move each to its next."""
+        lengths = [self._width(item.window) / FRAMES_PER_S for item in items]
+        for item, result in zip(items, self._each(items, self.capacity, lengths, self._decode), strict=True):
+            if result is None:
+                continue
+            try:
+                self._advance(item, result)
+            except Exception as error:  # word alignment: a library call per item
+                item.failure = Failure(Reason.ENGINE_FAILED, f"{type(error).__name__}: {error}")
+
+    def _width(self, size: int) -> int:
+        """Frames of the window that ``size`` frames of audio are encoded in."""
+        if self.settings.whisper_window == "full":
+            return N_FRAMES
+        return min(N_FRAMES, -(-(size + FITTED_MARGIN) // _FITTED_STEP) * _FITTED_STEP)
+
+    def _window(self, item: Recording, seek: int, size: int, width: int = N_FRAMES) -> torch.Tensor:
+        """``size`` frames of ``item`` from ``seek`` on, padded with zeros to ``width`` frames, (n_mels, width)."""
+        cut = item.mel[:, seek : seek + size]
+        return torch.nn.functional.pad(cut, (0, width - cut.shape[1]))
+
+    def _decode(self, items: list[Recording]) -> list[DecodingResult]:
+        """Decode one window of each; only those that fail the guards are decoded again, at rising temperatures."""
+        width = self._width(items[0].window)  # one for all: batches hold windows of one length
+        features = self._encode([self._window(item, item.seek, item.window, width) for item in items])
+        results: list[DecodingResult | None] = [None] * len(items)
+        todo = list(range(len(items)))
+        for temperature in TEMPERATURES:
+            seeds = [items[i].seed() + round(10 * temperature) for i in todo] if temperature else []
+            rows = features if len(todo) == len(items) else features[todo]
+            decoded = self._decode_once(rows, temperature, [items[i].language or "en" for i in todo], seeds)
+            for i, result in zip(todo, decoded, strict=True):
+                results[i] = replace(result, audio_features=None)  # free the features with the batch
+            todo = [i for i, result in zip(todo, decoded, strict=True) if needs_fallback(result)]
+            if not todo:
+                break
+        self.padding.add([item.window / FRAMES_PER_S for item in items], width / FRAMES_PER_S)
+        return [result for result in results if result is not None]
+
+    def _advance(self, item: Recording, result: DecodingResult) -> None:
+        """Take over a decoded window's segments and move ``seek``, as the loop of ``whisper.transcribe`` does."""
+        size, start = item.window, item.seek
+        kept = not result.no_speech_prob > NO_SPEECH or result.avg_logprob > LOGPROB
+        item.results.append((result, kept))
+        if not kept:
+            item.seek += size
+            return
+        tokens, begin = result.tokens, self.tokenizer.timestamp_begin
+        stamps = [token >= begin for token in tokens]
+        closed = stamps[-2:] == [False, True]  # one timestamp at the end: no speech after it
+        cuts = [i for i in range(1, len(tokens)) if stamps[i - 1] and stamps[i]]
+        offset = start * HOP_LENGTH / SAMPLE_RATE
+        if cuts:
+            ends = [*cuts, len(tokens)] if closed else cuts
+            pieces = [tokens[a:b] for a, b in pairwise([0, *ends])]
+            spans: list[tuple[float, float]] = [(piece[0] - begin, piece[-1] - begin) for piece in pieces]
+            item.seek += size if closed else (tokens[cuts[-1] - 1] - begin) * FRAMES_PER_TICK
+        else:
+            times = [token - begin for token, stamp in zip(tokens, stamps, strict=True) if stamp]
+            pieces, spans = [tokens], [(0, times[-1] if times and times[-1] else size / FRAMES_PER_TICK)]
+            item.seek += size
+        segments: list[dict[str, Any]] = [
+            {
+                "seek": start,
+                "start": offset + first * SECONDS_PER_TICK,
+                "end": offset + last * SECONDS_PER_TICK,
+                "tokens": piece,
+                "words": [],
+            }
+            for piece, (first, last) in zip(pieces, spans, strict=True)
+        ]
+        if self.settings.word_timestamps:
+            self._align(item, segments, self._window(item, start, size), size)
+            last = get_end(segments)
+            if not closed and last is not None and last > offset:
+                item.seek = round(last * SAMPLE_RATE / HOP_LENGTH)
+            item.last_speech = item.last_speech if last is None else last
+        for segment in segments:
+            text = self.tokenizer.decode([token for token in segment["tokens"] if token < self.tokenizer.eot])
+            if segment["start"] != segment["end"] and text.strip():
+                item.tokens += segment["tokens"]
+                item.words += [
+                    Word(word["word"].strip(), float(word["start"]), float(word["end"]), float(word["probability"]))
+                    for word in segment["words"]
+                ]
+        if item.seek <= start:
+            item.seek = start + size  # never met with the timestamp rules; a loop without end would be worse
+
+    def _answer(self, item: Recording) -> Transcription | Failure:
+        if item.failure is not None:
+            return item.failure
+        text = self.tokenizer.decode(item.tokens).strip()
+        counted = [result for result, kept in item.results if kept] or [result for result, _ in item.results]
+        if not counted:
+            return Transcription(text, item.language)
+        weights = [len(result.tokens) + 1 for result in counted]
+        return Transcription(
+            text=text,
+            language=item.language,
+            words=tuple(item.words),
+            avg_logprob=float(np.average([result.avg_logprob for result in counted], weights=weights)),
+            no_speech_prob=min(result.no_speech_prob for result, _ in item.results),
+            compression_ratio=max(result.compression_ratio for result in counted),
+            temperature=max(result.temperature for result in counted),
+        )
