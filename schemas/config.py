@@ -29,6 +29,10 @@ Synthesizer = Annotated[SynthesizerSpec | None, Field(description="voice engine 
 Voices = Annotated[tuple[str, ...], Field(description="voices dealt to speakers; empty: the spec's own voice")]
 Reprocess = Annotated[bool, Field(description="process again what is already published for the same settings")]
 RunId = Annotated[str | None, Field(description="id of a published run; the latest when unset")]
+Compare = Annotated[
+    tuple[str, str] | None,
+    Field(description="ids of two published runs: a page on what changed from the first to the second"),
+]
 Where = Annotated[
     str | None,
     Field(description="SQL condition over utterances (and transcripts, in subqueries) that chooses; all when unset"),
@@ -163,6 +167,17 @@ class Sharding(Settings):
     max_members: int = Field(5_000, gt=0, description="most members of one shard")
 
 
+class Gate(Settings):
+    """What a run must keep to. One that does not is published as failed_quality, and its flow run fails."""
+
+    max_wer: float | None = Field(None, ge=0, description="highest pooled WER of the chosen transcripts")
+    max_regression: float | None = Field(
+        None, ge=0, description="highest rise of WER over the last comparable run that is shown by the paired interval"
+    )
+    max_reject_rate: float | None = Field(None, ge=0, le=1, description="highest share of members rejected")
+    min_kept_hours: float | None = Field(None, ge=0, description="fewest hours of speech published")
+
+
 class CorpusParameters(Settings):
     """Parameters of the corpus flow, the same for the command line, the deployments and Prefect's form."""
 
@@ -172,6 +187,7 @@ class CorpusParameters(Settings):
     storage: Storage = Storage()
     cluster: Cluster = Cluster()
     sharding: Sharding = Sharding()
+    gate: Gate = Gate()
     reprocess: Reprocess = False
     max_file_mb: MaxFileMb = 256
 
@@ -207,5 +223,6 @@ class Layout(Settings):
     def staging(self, fingerprint: str) -> str:
         return f"{self.destination}/_staging/{fingerprint}"
 
-    def report(self, run_id: str) -> str:
-        return f"{self.destination}/reports/{run_id}/index.html"
+    def report(self, run_id: str, before: str | None = None) -> str:
+        """The page of a run; with ``before``, that of its comparison with the run of that id."""
+        return f"{self.destination}/reports/{run_id}/{f'since-{before}' if before else 'index'}.html"

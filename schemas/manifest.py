@@ -57,6 +57,16 @@ class WordErrors(BaseModel):
     block_kind: str | None = None
 
 
+class GateCheck(BaseModel):
+    """One condition of :class:`schemas.config.Gate`, and its outcome. ``measured`` None: it could not be judged."""
+
+    name: str
+    limit: float
+    measured: float | None
+    breached: bool
+    reason: str  # a sentence for people
+
+
 class RunManifest(BaseModel):
     """A published run. Readers list ``_runs/*.json`` and read the files these name."""
 
@@ -85,3 +95,4 @@ class RunManifest(BaseModel):
     digests: dict[str, str]  # engine spec -> model digest
     versions: dict[str, str]  # distribution -> version
     failed_shards: dict[str, str] = {}  # shard id -> why
+    gate: list[GateCheck] = []  # the conditions that were set

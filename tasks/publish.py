@@ -1,4 +1,4 @@
-"""Publish a run: check the counts, compact the staged shards, measure quality, write the manifest last."""
+"""Publish a run: check the counts, compact the staged shards, measure quality, judge it, write the manifest last."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from schemas.errors import VoxmillError
 from schemas.manifest import RunManifest
 from schemas.records import Plan, Published, Receipt, Run
 from workers.compact import parts_of
+from workers.gate import judged
 from workers.ledger import published, runs_in_force, superseded
 from workers.publishing import (
     check_counts,
@@ -35,7 +36,8 @@ def publish(plan: Plan, receipts: list[Receipt], parameters: CorpusParameters, r
     """Publish what ``receipts`` have staged, and return the manifest.
 
     Every step before the manifest can be repeated; until it is there, no reader sees the run. Shards that failed are
-    left out and named in it. Raises VoxmillError where nothing can be published or the counts do not add up.
+    left out and named in it; a run that breaches its gate is published too, as ``failed_quality``. Raises VoxmillError
+    where nothing can be published or the counts do not add up.
     """
     logger, storage, destination = get_run_logger(), parameters.storage, parameters.destination
     layout = Layout(destination=destination)
@@ -61,8 +63,11 @@ def publish(plan: Plan, receipts: list[Receipt], parameters: CorpusParameters, r
     manifest = manifest_of(
         run, plan, parameters, finished, failed, [*files, *quality_files], quality, superseded(earlier, ledger)
     )
+    manifest = judged(manifest, parameters.gate, destination, storage)
     fs, path = open_filesystem(layout.manifest(run.id), storage)
     put_bytes(fs, path, manifest.model_dump_json(indent=1).encode())
     staging.clear(finished)
+    for check in manifest.gate:
+        (logger.warning if check.breached else logger.info)("%s: %s", check.name, check.reason)
     logger.info("Run %s is published: %s", run.id, layout.manifest(run.id))
     return manifest

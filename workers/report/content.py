@@ -24,6 +24,8 @@ from workers.report.worst import worst
 
 SLICE_ROWS = 40  # of one slice on the page, those with most errors; all are in the quality table
 ARCHIVE_ROWS = 200  # those with most rejects; all are in the manifest
+CHANGED_SLICES = 12  # with a change since the last run, on the page
+COMPARED_VALUES = 1000  # of one slice; slices of more values are not compared: most of them would be too small
 REJECT_EXAMPLES = 3  # per reason
 CONFUSION_UTTERANCES = 50_000  # aligned for the confusion lists; ids are hashes, so the first ones are a fair sample
 
@@ -41,11 +43,12 @@ class Change:
 def content(reader: Reader, previous: Reader | None) -> dict[str, Any]:
     """The template's context for the run of ``reader``; ``previous`` is the run before it, if there is one."""
     manifest = reader.manifest
-    utterances, transcripts = reader.utterances(), reader.transcripts()
+    utterances, transcripts = reader.tables()
     quality = reader.read("quality", reader.dataset("quality").schema.names).to_pylist()
     rows = scored(utterances, transcripts)
     chosen = rows.take(rows.chosen)
-    change = _since(utterances, transcripts, previous) if len(rows.wer) else None
+    two = compare.two_runs((utterances, transcripts), previous.tables()) if previous and len(rows.wer) else None
+    change = two.change() if two else None
     flagged = _flagged(utterances)
     agreement = _mean(utterances["agreement_wer"])
     denoised = compare.denoising(rows)
@@ -65,6 +68,7 @@ def content(reader: Reader, previous: Reader | None) -> dict[str, Any]:
         "previous": previous.manifest if previous else None,
         "change": change,
         "changes": _changes(manifest, previous.manifest) if previous else [],
+        "slice_changes": _slice_changes(two) if two and change else ([], 0),
         "engines": [row for row in quality if row["slice"] == "all"],
         "forest": _forest(quality),
         "engine_comparisons": compare.engines(rows, engines),
@@ -90,12 +94,6 @@ def content(reader: Reader, previous: Reader | None) -> dict[str, Any]:
     }
 
 
-def _since(utterances: pa.Table, transcripts: pa.Table, previous: Reader | None) -> compare.Comparison | None:
-    if previous is None:
-        return None
-    return compare.runs((utterances, transcripts), (previous.utterances(), previous.transcripts()))
-
-
 def _changes(now: RunManifest, before: RunManifest) -> list[Change]:
     def rejected(run: RunManifest) -> float:
         return run.members_rejected / run.members_in if run.members_in else 0.0
@@ -106,6 +104,19 @@ def _changes(now: RunManifest, before: RunManifest) -> list[Change]:
         Change("recordings rejected", rejected(now), rejected(before), "percent"),
         Change("times real time", now.real_time_factor, before.real_time_factor, "number"),
     ]
+
+
+def _slice_changes(two: compare.TwoRuns) -> tuple[list[tuple[str, str, compare.Comparison]], int]:
+    """(slice, value, change) where a change is shown, at most CHANGED_SLICES, and how many slices were judged."""
+    judged = [
+        (name, value, one)
+        for name in SLICES[1:]
+        if name != "speaker" and len(two.rows.slices[name].names) <= COMPARED_VALUES
+        for value, one in two.by_slice(name)
+        if one.shown != "unknown"
+    ]
+    changed = sorted((one for one in judged if one[2].shown != "none"), key=lambda one: -abs(one[2].difference.value))
+    return changed[:CHANGED_SLICES], len(judged)
 
 
 def _flagged(utterances: pa.Table) -> dict[str, int]:
