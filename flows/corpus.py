@@ -20,6 +20,7 @@ from schemas.config import (
     Gate,
     Language,
     MaxFileMb,
+    Prices,
     Recipe,
     Reprocess,
     Sharding,
@@ -46,7 +47,7 @@ from workers.storage import absolute_url
 
 T = TypeVar("T")
 
-RECIPE, STORAGE, CLUSTER, SHARDING, GATE = Recipe(), Storage(), Cluster(), Sharding(), Gate()
+RECIPE, STORAGE, CLUSTER, SHARDING, GATE, PRICES = Recipe(), Storage(), Cluster(), Sharding(), Gate(), Prices()
 
 NOTHING_NEW = "Nothing new"  # names of final states, which Prefect's automations can wait for
 PUBLISHED = "Published"
@@ -68,6 +69,7 @@ def corpus(
     cluster: Cluster = CLUSTER,
     sharding: Sharding = SHARDING,
     gate: Gate = GATE,
+    prices: Prices = PRICES,
     max_file_mb: MaxFileMb = 256,
 ) -> State[RunManifest | None]:
     """Refine archives of recorded speech into published Parquet tables and a quality report.
@@ -87,6 +89,7 @@ def corpus(
         cluster=cluster,
         sharding=sharding,
         gate=gate,
+        prices=prices,
         max_file_mb=max_file_mb,
     )
     run = new_run()

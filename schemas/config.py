@@ -106,7 +106,11 @@ class AsrSettings(Settings):
     denoised: Literal["referenced", "all", "none"] = Field(
         "referenced", description="utterances also transcribed from their denoised audio, to measure what it does"
     )
-    chosen_input: Literal["raw", "denoised"] = Field("raw", description="audio the chosen transcript is heard from")
+    chosen_input: Literal["raw", "denoised", "auto"] = Field(
+        "raw",
+        description="audio the chosen transcript is heard from. auto: everything is heard from both, and the denoised "
+        "audio is chosen where the run's own references show that it lowers the first engine's WER",
+    )
     beam_size: int | None = Field(None, ge=1, le=16, description="beam for autoregressive engines; greedy when unset")
     normalizer: Literal["whisper", "basic"] = Field(
         "whisper",
@@ -114,6 +118,11 @@ class AsrSettings(Settings):
         "numbers: one two becomes 12), its basic ones elsewhere. basic: case and punctuation only, in every language",
     )
     word_timestamps: bool = Field(False, description="word times and probabilities in transcripts")
+
+    @property
+    def first_input(self) -> Literal["raw", "denoised"]:
+        """What the chosen transcript is heard from before a run's evidence is in: with ``auto``, the raw audio."""
+        return "denoised" if self.chosen_input == "denoised" else "raw"
 
 
 class TtsSettings(Settings):
@@ -178,6 +187,14 @@ class Gate(Settings):
     min_kept_hours: float | None = Field(None, ge=0, description="fewest hours of speech published")
 
 
+class Prices(Settings):
+    """What the machines cost, in any currency; with it the report says what an hour of speech costs."""
+
+    cpu_hour: float | None = Field(None, ge=0, description="price of one CPU core for an hour")
+    gpu_hour: float | None = Field(None, ge=0, description="price of one GPU for an hour")
+    currency: str = Field("USD", min_length=1, max_length=12, description="what the prices are in")
+
+
 class CorpusParameters(Settings):
     """Parameters of the corpus flow, the same for the command line, the deployments and Prefect's form."""
 
@@ -188,6 +205,7 @@ class CorpusParameters(Settings):
     cluster: Cluster = Cluster()
     sharding: Sharding = Sharding()
     gate: Gate = Gate()
+    prices: Prices = Prices()
     reprocess: Reprocess = False
     max_file_mb: MaxFileMb = 256
 

@@ -89,10 +89,11 @@ class RunManifest(BaseModel):
     archives: list[ArchiveCounts]
     reject_reasons: dict[str, int]
     word_errors: list[WordErrors]
-    stages: dict[str, dict[str, float]]  # stage -> wall_s, cpu_s
+    stages: dict[str, dict[str, float]]  # stage -> wall_s, cpu_s, gpu_s
     files: list[PublishedFile]
     supersedes: list[Superseded] = []
     digests: dict[str, str]  # engine spec -> model digest
     versions: dict[str, str]  # distribution -> version
     failed_shards: dict[str, str] = {}  # shard id -> why
     gate: list[GateCheck] = []  # the conditions that were set
+    chosen_input: str = ""  # under asr.chosen_input: auto, what was chosen and why

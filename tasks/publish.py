@@ -14,6 +14,7 @@ from workers.gate import judged
 from workers.ledger import published, runs_in_force, superseded
 from workers.publishing import (
     check_counts,
+    choose_input,
     in_plan_order,
     join_late,
     stage_source_rejects,
@@ -45,6 +46,7 @@ def publish(plan: Plan, receipts: list[Receipt], parameters: CorpusParameters, r
     check_counts(plan, receipts)
     receipts = in_plan_order(plan, receipts)
     finished = join_late([one for one in receipts if not one.failed], parameters.recipe, staging, storage)
+    finished, choice = choose_input(finished, parameters.recipe, staging, storage)
     finished += stage_source_rejects(plan, staging)
     failed = [receipt for receipt in receipts if receipt.failed]
     if failed and not any(receipt.members_in for receipt in finished):
@@ -63,6 +65,7 @@ def publish(plan: Plan, receipts: list[Receipt], parameters: CorpusParameters, r
     manifest = manifest_of(
         run, plan, parameters, finished, failed, [*files, *quality_files], quality, superseded(earlier, ledger)
     )
+    manifest = manifest.model_copy(update={"chosen_input": choice})
     manifest = judged(manifest, parameters.gate, destination, storage)
     fs, path = open_filesystem(layout.manifest(run.id), storage)
     put_bytes(fs, path, manifest.model_dump_json(indent=1).encode())

@@ -38,9 +38,10 @@ def _cpu_seconds() -> float:
     return total
 
 
-def timed(name: str, work: Work, step: Callable[[Work], Work]) -> Work:
-    """Run one step over a shard. An error that no member explains fails the shard, not the run: it is told in the
-    receipt, the shard's members stay unpublished and the next run tries them again."""
+def timed(name: str, work: Work, step: Callable[[Work], Work], gpus: float = 0.0) -> Work:
+    """Run one step over a shard, with ``gpus`` (or a fraction of one) in hand. An error that no member explains fails
+    the shard, not the run: it is told in the receipt, the shard's members stay unpublished and the next run tries them
+    again."""
     if work.failed:
         return work
     clock = Clock()
@@ -49,7 +50,8 @@ def timed(name: str, work: Work, step: Callable[[Work], Work]) -> Work:
     except Exception as error:  # the boundary between a shard and the run
         logger.exception("shard %s failed in %s", work.shard.id, name)
         return failed(work, name, error)
-    work.stages[name] = clock.read()
+    spent = clock.read()
+    work.stages[name] = dataclasses.replace(spent, gpu_s=gpus * spent.wall_s)
     return work
 
 
@@ -61,9 +63,9 @@ def failed(work: Work, name: str, error: Exception) -> Work:
 class OnBlock:
     """A stage as Ray Data calls it: a pyarrow block in, a pyarrow block out. Built once per actor."""
 
-    def __init__(self, name: str, build: Callable[[str], Callable[[Work], Work]], device: str) -> None:
-        self._name = name
-        self._stage = build(device)
+    def __init__(self, name: str, build: Callable[[str], Callable[[Work], Work]], gpus: float) -> None:
+        self._name, self._gpus = name, gpus
+        self._stage = build("cuda" if gpus else "cpu")
 
     def __call__(self, block: pa.Table) -> pa.Table:
-        return pack(timed(self._name, unpack(block), self._stage))
+        return pack(timed(self._name, unpack(block), self._stage, self._gpus))

@@ -89,6 +89,17 @@ def test_tables_meet_on_the_utterance(lake: Lake) -> None:
     assert duckdb.execute(query).fetchone() == (utterances, utterances, utterances, 2)
 
 
+def test_raw_audio_is_there_of_the_worst_utterances(lake: Lake) -> None:
+    worst = max((row for row in lake.rows("utterances") if row["wer"]), key=lambda row: row["wer"], default=None)
+    kept = {row["utterance_id"]: row for row in lake.rows("audio") if row["raw"]}
+    assert worst is None or worst["wer"] > 0
+    assert bool(kept) == (worst is not None)
+    for row in kept.values():
+        raw, denoised = (soundfile.read(io.BytesIO(row[name]["bytes"]))[0] for name in ("raw", "audio"))
+        assert raw.shape == denoised.shape
+        assert abs(raw - denoised).max() > 0
+
+
 def test_readme_recipes_read_the_lake(lake: Lake) -> None:
     by_sql, by_slice = recipes("sql", lake.url)
     database = duckdb.connect()

@@ -18,6 +18,7 @@ from schemas.manifest import RunManifest
 from tests.workers import report_corpus
 from workers.report import build_report, write_report
 from workers.report.compare import two_runs
+from workers.report.cost import cost
 from workers.report.data import Reader, last_comparable
 from workers.report.verdict import verdict
 from workers.report.wording import judged
@@ -96,7 +97,8 @@ def test_the_page_is_self_contained_and_runs_its_own_script_only(run: tuple[RunM
             value = tag.get(attribute)
             assert value is None or value.startswith(("data:", "#")), (name, attribute, value)
         assert not any(attribute.startswith("on") for attribute in tag), (name, tag)
-    assert sum(name == "audio" for name, _ in page.tags) == 12
+    players = [tag for name, tag in page.tags if name == "audio"]
+    assert len(players) == len({tag["src"] for tag in players}) == 24  # raw and denoised of the worst twelve
 
 
 def test_hostile_texts_stay_text(publish: Publish) -> None:
@@ -135,6 +137,23 @@ def test_two_runs_are_compared_by_speaker(publish: Publish) -> None:
     same = two_runs(reader.tables(), reader.tables()).change()
     assert same is not None
     assert (same.difference.value, same.shown) == (0.0, "none")
+
+
+def test_the_cost_follows_the_price_list(run: tuple[RunManifest, str, str]) -> None:
+    manifest, _, html = run
+    assert cost(manifest) is None
+    assert "Cost per hour" not in Page(html).text
+    stages = {
+        "decode": {"wall_s": 60.0, "cpu_s": 90.0},
+        "whisper:x": {"wall_s": 1800.0, "cpu_s": 1800.0, "gpu_s": 900.0},
+    }
+    priced = manifest.parameters | {"prices": {"cpu_hour": 0.04, "gpu_hour": 2.0, "currency": "EUR"}}
+    found = cost(manifest.model_copy(update={"stages": stages, "parameters": priced, "hours": 10.0}))
+    assert found is not None
+    assert found.stages == {"decode": pytest.approx(0.001), "whisper:x": pytest.approx(0.52)}
+    assert (found.total, found.per_hour, found.currency) == (pytest.approx(0.521), pytest.approx(0.0521), "EUR")
+    half = manifest.parameters | {"prices": {"cpu_hour": 0.04}}  # the GPU's price is not known: no half a figure
+    assert cost(manifest.model_copy(update={"stages": stages, "parameters": half})) is None
 
 
 def test_any_two_runs_are_compared_on_demand(publish: Publish) -> None:

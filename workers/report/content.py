@@ -16,6 +16,7 @@ from workers.quality.score import scorer
 from workers.quality.scored import Scored, scored
 from workers.quality.slices import CHOSEN
 from workers.report import compare, figures
+from workers.report.cost import cost
 from workers.report.data import REGENERATED, Reader
 from workers.report.evidence import predictors
 from workers.report.verdict import verdict
@@ -55,7 +56,8 @@ def content(reader: Reader, previous: Reader | None) -> dict[str, Any]:
     engines = list(dict.fromkeys([*(manifest.digests or {}), *rows.engine.names]))
     foremost = _foremost(utterances)
     engines.sort(key=lambda name: (name != foremost, name))
-    found = predictors(chosen, utterances, transcripts) if len(chosen.wer) else []
+    trips = reader.read("regenerated", ("utterance_id", "text_source", "round_trip_wer"))
+    found = predictors(chosen, utterances, transcripts, trips) if len(chosen.wer) else []
     return {
         "manifest": manifest,
         "destination": reader.destination,
@@ -89,6 +91,7 @@ def content(reader: Reader, previous: Reader | None) -> dict[str, Any]:
         "worst": worst(reader, utterances, chosen),
         "regenerated": _regenerated(reader),
         "stages": _stages(manifest),
+        "cost": cost(manifest),
         "archives": sorted(manifest.archives, key=lambda one: (-one.members_rejected, one.uri))[:ARCHIVE_ROWS],
         "scorer": quality[0]["scorer"] if quality else scorer(),
     }
@@ -241,6 +244,7 @@ def _stages(manifest: RunManifest) -> list[dict[str, Any]]:
             "stage": name,
             "wall_s": spent.get("wall_s", 0.0),
             "cpu_s": spent.get("cpu_s", 0.0),
+            "gpu_s": spent.get("gpu_s", 0.0),
             "share": spent.get("cpu_s", 0.0) / most if most else 0.0,
             "speed": 3600 * manifest.hours / spent["cpu_s"] if spent.get("cpu_s") else None,
         }

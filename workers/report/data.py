@@ -64,10 +64,17 @@ class Reader:
         """The texts of some utterances, all engines and inputs."""
         return self.read("transcripts", TEXTS, pc.field("utterance_id").isin(ids))
 
-    def audio(self, ids: Sequence[str]) -> dict[str, bytes]:
-        """FLAC bytes of a few utterances by id; reads the blobs of the row groups that hold them only."""
-        found = self.read("audio", ("utterance_id", "audio"), pc.field("utterance_id").isin(list(ids)))
-        return {row["utterance_id"]: row["audio"]["bytes"] for row in found.to_pylist() if row["audio"]}
+    def audio(self, ids: Sequence[str]) -> dict[str, dict[str, bytes]]:
+        """FLAC bytes of a few utterances by id, then by input (``raw`` is published of few utterances only).
+
+        Reads the blobs of the row groups that hold them only.
+        """
+        columns = {"raw": "raw", "audio": "denoised"}
+        found = self.read("audio", ("utterance_id", *columns), pc.field("utterance_id").isin(list(ids)))
+        return {
+            row["utterance_id"]: {heard: row[name]["bytes"] for name, heard in columns.items() if row[name]}
+            for row in found.to_pylist()
+        }
 
 
 def last_comparable(manifest: RunManifest, destination: str, storage: Storage) -> RunManifest | None:

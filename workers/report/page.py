@@ -25,7 +25,7 @@ def _environment() -> Environment:
         loader=PackageLoader("workers.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
         lstrip_blocks=True,
     )  # fmt: skip
-    for name in ("percent", "interval", "points", "number", "hours", "seconds", "count", "name_of", "judged"):
+    for name in ("percent", "interval", "points", "number", "hours", "seconds", "money", "count", "name_of", "judged"):
         environment.filters[name] = getattr(wording, name)
     environment.filters["json"] = lambda value: json.dumps(value, indent=2, ensure_ascii=False)
     environment.filters["svg"] = Markup  # figures only: drawn here, from numbers and engine names
