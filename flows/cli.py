@@ -36,6 +36,10 @@ Sources = Annotated[list[str] | None, typer.Argument(help=description_of(config.
 Destination = Annotated[str | None, typer.Option("--destination", "-d", help=description_of(config.Destination))]
 Published = Annotated[str, typer.Argument(metavar="DESTINATION", help=description_of(config.Destination))]
 RunId = Annotated[str | None, typer.Argument(metavar="RUN_ID", help=description_of(config.RunId), show_default=False)]
+Compare = Annotated[
+    tuple[str, str] | None,
+    typer.Option("--compare", metavar="RUN_A RUN_B", help=description_of(config.Compare), show_default=False),
+]
 Config = Annotated[Path | None, typer.Option("--config", "-c", help="parameters in a .yaml, .toml or .json file")]
 Set = Annotated[list[str] | None, typer.Option("--set", help="any setting, such as asr.denoised=all; repeatable")]
 Transcribers = Annotated[
@@ -124,6 +128,7 @@ def plan(
 def report(
     destination: Published,
     run_id: RunId = None,
+    compare: Compare = None,
     endpoint_url: Endpoint = None,
     region: Region = None,
     profile: Profile = None,
@@ -131,13 +136,14 @@ def report(
     credentials_block: Block = None,
     verbose: Verbose = False,
 ) -> None:
-    """Build the quality report of a published run again."""
+    """Build the quality report of a published run again, or compare two runs."""
     with terminal.reported():
         storage = _reach(endpoint_url, region, profile, anonymous, credentials_block)
         terminal.prepare()
         from flows.launch import launch_report
 
-        launch_report(given({"destination": destination, "run_id": run_id, "storage": storage}), verbose)
+        form = {"destination": destination, "run_id": run_id, "compare": compare, "storage": storage}
+        launch_report(given(form), verbose)
 
 
 @app.command()

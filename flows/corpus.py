@@ -17,8 +17,10 @@ from schemas.config import (
     Cluster,
     CorpusParameters,
     Destination,
+    Gate,
     Language,
     MaxFileMb,
+    Prices,
     Recipe,
     Reprocess,
     Sharding,
@@ -32,6 +34,7 @@ from schemas.manifest import RunManifest
 from schemas.records import Discovery, Plan, Run
 from tasks.artifacts import publish_artifacts
 from tasks.discover import discover
+from tasks.gate import emit_breach, failure
 from tasks.plan import plan
 from tasks.process import process
 from tasks.publish import publish, published_members
@@ -44,11 +47,12 @@ from workers.storage import absolute_url
 
 T = TypeVar("T")
 
-RECIPE, STORAGE, CLUSTER, SHARDING = Recipe(), Storage(), Cluster(), Sharding()
+RECIPE, STORAGE, CLUSTER, SHARDING, GATE, PRICES = Recipe(), Storage(), Cluster(), Sharding(), Gate(), Prices()
 
 NOTHING_NEW = "Nothing new"  # names of final states, which Prefect's automations can wait for
 PUBLISHED = "Published"
 PARTIAL = "Partly published"
+FAILED_QUALITY = "Failed quality"
 
 
 @flow(name="corpus", flow_run_name=run_name)
@@ -64,11 +68,14 @@ def corpus(
     storage: Storage = STORAGE,
     cluster: Cluster = CLUSTER,
     sharding: Sharding = SHARDING,
+    gate: Gate = GATE,
+    prices: Prices = PRICES,
     max_file_mb: MaxFileMb = 256,
 ) -> State[RunManifest | None]:
     """Refine archives of recorded speech into published Parquet tables and a quality report.
 
-    What is published already for the same input and settings is skipped; a stopped run is resumed where it was.
+    What is published already for the same input and settings is skipped; a stopped run is resumed where it was. A run
+    that breaches its gate is published as failed_quality, and fails.
     """
     parameters = parameters_of(
         sources=sources,
@@ -81,6 +88,8 @@ def corpus(
         storage=storage,
         cluster=cluster,
         sharding=sharding,
+        gate=gate,
+        prices=prices,
         max_file_mb=max_file_mb,
     )
     run = new_run()
@@ -97,6 +106,7 @@ def corpus(
             manifest = publish(untouched(planned), untouched(receipts), parameters, run)
         page = report(manifest, parameters.destination, storage)
     publish_artifacts(manifest, parameters.destination, page)
+    emit_breach(manifest, parameters.destination, page)
     return finished(manifest)
 
 
@@ -168,8 +178,11 @@ def announce(planned: Plan, run: Run) -> None:
 
 
 def finished(manifest: RunManifest, more: str = "") -> State[RunManifest | None]:
-    """The flow run's final state, with counts; failed where shards are left to do, so that somebody looks."""
+    """The flow run's final state, with counts; failed where the gate is breached or shards are left to do, so that
+    somebody looks."""
     counts = headline(manifest) + more
+    if reason := failure(manifest):
+        return Failed(name=FAILED_QUALITY, message=f"{reason} {counts}.", data=manifest)
     if manifest.failed_shards:
         shard, why = next(iter(manifest.failed_shards.items()))
         message = f"{counts}. Run again to finish what failed. Shard {shard}: {why}"

@@ -29,6 +29,10 @@ Synthesizer = Annotated[SynthesizerSpec | None, Field(description="voice engine 
 Voices = Annotated[tuple[str, ...], Field(description="voices dealt to speakers; empty: the spec's own voice")]
 Reprocess = Annotated[bool, Field(description="process again what is already published for the same settings")]
 RunId = Annotated[str | None, Field(description="id of a published run; the latest when unset")]
+Compare = Annotated[
+    tuple[str, str] | None,
+    Field(description="ids of two published runs: a page on what changed from the first to the second"),
+]
 Where = Annotated[
     str | None,
     Field(description="SQL condition over utterances (and transcripts, in subqueries) that chooses; all when unset"),
@@ -102,7 +106,11 @@ class AsrSettings(Settings):
     denoised: Literal["referenced", "all", "none"] = Field(
         "referenced", description="utterances also transcribed from their denoised audio, to measure what it does"
     )
-    chosen_input: Literal["raw", "denoised"] = Field("raw", description="audio the chosen transcript is heard from")
+    chosen_input: Literal["raw", "denoised", "auto"] = Field(
+        "raw",
+        description="audio the chosen transcript is heard from. auto: everything is heard from both, and the denoised "
+        "audio is chosen where the run's own references show that it lowers the first engine's WER",
+    )
     beam_size: int | None = Field(None, ge=1, le=16, description="beam for autoregressive engines; greedy when unset")
     normalizer: Literal["whisper", "basic"] = Field(
         "whisper",
@@ -132,6 +140,11 @@ class AsrSettings(Settings):
         if self.task == "translate" and others:
             raise ValueError(f"{', '.join(others)} cannot translate; {' and '.join(TRANSLATOR_FAMILIES)} can")
         return self
+
+    @property
+    def first_input(self) -> Literal["raw", "denoised"]:
+        """What the chosen transcript is heard from before a run's evidence is in: with ``auto``, the raw audio."""
+        return "denoised" if self.chosen_input == "denoised" else "raw"
 
 
 class TtsSettings(Settings):
@@ -185,6 +198,25 @@ class Sharding(Settings):
     max_members: int = Field(5_000, gt=0, description="most members of one shard")
 
 
+class Gate(Settings):
+    """What a run must keep to. One that does not is published as failed_quality, and its flow run fails."""
+
+    max_wer: float | None = Field(None, ge=0, description="highest pooled WER of the chosen transcripts")
+    max_regression: float | None = Field(
+        None, ge=0, description="highest rise of WER over the last comparable run that is shown by the paired interval"
+    )
+    max_reject_rate: float | None = Field(None, ge=0, le=1, description="highest share of members rejected")
+    min_kept_hours: float | None = Field(None, ge=0, description="fewest hours of speech published")
+
+
+class Prices(Settings):
+    """What the machines cost, in any currency; with it the report says what an hour of speech costs."""
+
+    cpu_hour: float | None = Field(None, ge=0, description="price of one CPU core for an hour")
+    gpu_hour: float | None = Field(None, ge=0, description="price of one GPU for an hour")
+    currency: str = Field("USD", min_length=1, max_length=12, description="what the prices are in")
+
+
 class CorpusParameters(Settings):
     """Parameters of the corpus flow, the same for the command line, the deployments and Prefect's form."""
 
@@ -194,6 +226,8 @@ class CorpusParameters(Settings):
     storage: Storage = Storage()
     cluster: Cluster = Cluster()
     sharding: Sharding = Sharding()
+    gate: Gate = Gate()
+    prices: Prices = Prices()
     reprocess: Reprocess = False
     max_file_mb: MaxFileMb = 256
 
@@ -229,5 +263,6 @@ class Layout(Settings):
     def staging(self, fingerprint: str) -> str:
         return f"{self.destination}/_staging/{fingerprint}"
 
-    def report(self, run_id: str) -> str:
-        return f"{self.destination}/reports/{run_id}/index.html"
+    def report(self, run_id: str, before: str | None = None) -> str:
+        """The page of a run; with ``before``, that of its comparison with the run of that id."""
+        return f"{self.destination}/reports/{run_id}/{f'since-{before}' if before else 'index'}.html"

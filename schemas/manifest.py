@@ -57,6 +57,16 @@ class WordErrors(BaseModel):
     block_kind: str | None = None
 
 
+class GateCheck(BaseModel):
+    """One condition of :class:`schemas.config.Gate`, and its outcome. ``measured`` None: it could not be judged."""
+
+    name: str
+    limit: float
+    measured: float | None
+    breached: bool
+    reason: str  # a sentence for people
+
+
 class RunManifest(BaseModel):
     """A published run. Readers list ``_runs/*.json`` and read the files these name."""
 
@@ -79,10 +89,12 @@ class RunManifest(BaseModel):
     archives: list[ArchiveCounts]
     reject_reasons: dict[str, int]
     word_errors: list[WordErrors]
-    stages: dict[str, dict[str, float]]  # stage -> wall_s, cpu_s; loading an engine is one
+    stages: dict[str, dict[str, float]]  # stage -> wall_s, cpu_s, gpu_s; loading an engine is one
     padding_waste: dict[str, float] = {}  # transcriber spec -> padding over the audio's own seconds
     files: list[PublishedFile]
     supersedes: list[Superseded] = []
     digests: dict[str, str]  # engine spec -> model digest
     versions: dict[str, str]  # distribution -> version
     failed_shards: dict[str, str] = {}  # shard id -> why
+    gate: list[GateCheck] = []  # the conditions that were set
+    chosen_input: str = ""  # under asr.chosen_input: auto, what was chosen and why

@@ -115,10 +115,11 @@ class Shard:
 
 @dataclass(frozen=True)
 class StageTime:
-    """Seconds one stage spent on one shard."""
+    """Seconds one stage spent on one shard. ``gpu_s``: wall seconds times the share of a GPU that was held."""
 
     wall_s: float = 0.0
     cpu_s: float = 0.0
+    gpu_s: float = 0.0
 
 
 @dataclass(frozen=True)

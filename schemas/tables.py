@@ -91,6 +91,7 @@ _FIELDS: dict[str, list[tuple[str, pa.DataType, str]]] = {
     "audio": [
         *_KEYS,
         ("audio", AUDIO_STRUCT, "denoised audio as FLAC"),
+        ("raw", AUDIO_STRUCT, "the same before denoising, of the twelve worst utterances of a shard; null elsewhere"),
         ("sample_rate", pa.int32(), "Hz"),
         ("duration_s", pa.float64(), "seconds"),
     ],

@@ -48,6 +48,14 @@ def markdown(manifest: RunManifest, destination: str, report: str) -> str:
         ]
         parts.append("## Word error rate\nPooled over words, with its 95% interval.")
         parts.append(_table(("engine", "input", "WER", "words", "utterances"), rows))
+    if manifest.gate:
+        outcome = {True: "breached", False: "kept"}
+        checks = [
+            (one.name, outcome[one.breached] if one.measured is not None else "not judged", one.reason)
+            for one in manifest.gate
+        ]
+        parts.append("## Quality gate")
+        parts.append(_table(("condition", "outcome", "measured"), checks))
     if manifest.reject_reasons:
         reasons = sorted(manifest.reject_reasons.items(), key=lambda item: (-item[1], item[0]))
         parts.append("## Rejected")

@@ -1,4 +1,4 @@
-"""Publish a run: check the counts, compact the staged shards, measure quality, write the manifest last."""
+"""Publish a run: check the counts, compact the staged shards, measure quality, judge it, write the manifest last."""
 
 from __future__ import annotations
 
@@ -10,9 +10,11 @@ from schemas.errors import VoxmillError
 from schemas.manifest import RunManifest
 from schemas.records import Plan, Published, Receipt, Run
 from workers.compact import parts_of
+from workers.gate import judged
 from workers.ledger import published, runs_in_force, superseded
 from workers.publishing import (
     check_counts,
+    choose_input,
     in_plan_order,
     join_late,
     stage_source_rejects,
@@ -35,7 +37,8 @@ def publish(plan: Plan, receipts: list[Receipt], parameters: CorpusParameters, r
     """Publish what ``receipts`` have staged, and return the manifest.
 
     Every step before the manifest can be repeated; until it is there, no reader sees the run. Shards that failed are
-    left out and named in it. Raises VoxmillError where nothing can be published or the counts do not add up.
+    left out and named in it; a run that breaches its gate is published too, as ``failed_quality``. Raises VoxmillError
+    where nothing can be published or the counts do not add up.
     """
     logger, storage, destination = get_run_logger(), parameters.storage, parameters.destination
     layout = Layout(destination=destination)
@@ -43,6 +46,7 @@ def publish(plan: Plan, receipts: list[Receipt], parameters: CorpusParameters, r
     check_counts(plan, receipts)
     receipts = in_plan_order(plan, receipts)
     finished = join_late([one for one in receipts if not one.failed], parameters.recipe, staging, storage)
+    finished, choice = choose_input(finished, parameters.recipe, staging, storage)
     finished += stage_source_rejects(plan, staging)
     failed = [receipt for receipt in receipts if receipt.failed]
     if failed and not any(receipt.members_in for receipt in finished):
@@ -61,8 +65,12 @@ def publish(plan: Plan, receipts: list[Receipt], parameters: CorpusParameters, r
     manifest = manifest_of(
         run, plan, parameters, finished, failed, [*files, *quality_files], quality, superseded(earlier, ledger)
     )
+    manifest = manifest.model_copy(update={"chosen_input": choice})
+    manifest = judged(manifest, parameters.gate, destination, storage)
     fs, path = open_filesystem(layout.manifest(run.id), storage)
     put_bytes(fs, path, manifest.model_dump_json(indent=1).encode())
     staging.clear(finished)
+    for check in manifest.gate:
+        (logger.warning if check.breached else logger.info)("%s: %s", check.name, check.reason)
     logger.info("Run %s is published: %s", run.id, layout.manifest(run.id))
     return manifest

@@ -1,7 +1,8 @@
-"""The report task: writes the page, and leaves the error rates and a link to the page in Prefect's UI."""
+"""The report task: writes the page, and leaves a link to it, the error rates and their trend in Prefect's UI."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from prefect import task
@@ -10,20 +11,24 @@ from prefect.cache_policies import NO_CACHE
 
 from schemas.config import Storage
 from schemas.manifest import RunManifest
+from tasks.runs import recent_manifests
 from tasks.wording import rate
 from workers.report import write_report
 
 
 @task(name="report", cache_policy=NO_CACHE)
-def report(manifest: RunManifest, destination: str, storage: Storage) -> str:
-    """Write the quality report of a published run; returns the URL of the page.
+def report(manifest: RunManifest, destination: str, storage: Storage, before: RunManifest | None = None) -> str:
+    """Write the quality report of a published run; returns the URL of the page. ``before``: compare it with this run.
 
     Nothing but the published Parquet is read, so the page can be built again at any time, and is then the same.
     """
-    page = write_report(manifest, destination, storage)
+    page = write_report(manifest, destination, storage, before)
     create_link_artifact(link(page), link_text=f"Report of {manifest.run_id}", key="report", description=page)
     if manifest.word_errors:
         create_table_artifact(word_errors(manifest), key="wer", description="Word error rates, pooled over words")
+    create_table_artifact(
+        trend(recent_manifests(manifest, destination, storage)), key="trend", description="The last runs, oldest first"
+    )
     return page
 
 
@@ -48,3 +53,22 @@ def word_errors(manifest: RunManifest) -> list[dict[str, Any]]:
         }
         for one in manifest.word_errors
     ]
+
+
+def trend(runs: Sequence[RunManifest]) -> list[dict[str, Any]]:
+    """One row per run: what was published, and how good the chosen transcripts were."""
+    rows = []
+    for run in runs:
+        chosen = next((one for one in run.word_errors if one.engine == "chosen"), None)
+        rows.append(
+            {
+                "run": run.run_id,
+                "status": run.status,
+                "WER (95% interval)": rate(chosen.wer, chosen.wer_low, chosen.wer_high) if chosen else "",
+                "words": chosen.words if chosen else 0,
+                "hours": round(run.hours, 3),
+                "rejected": f"{run.members_rejected / run.members_in:.1%}" if run.members_in else "",
+                "times real time": round(run.real_time_factor, 1),
+            }
+        )
+    return rows

@@ -11,6 +11,8 @@ from schemas.errors import VoxmillError
 from schemas.manifest import RunManifest
 from workers.storage import absolute_url, open_filesystem
 
+RECENT = 30  # runs of a trend: a month of nights
+
 
 def run_ids(destination: str, storage: Storage) -> list[str]:
     """Ids of the published runs, oldest first (ids begin with the time a run started)."""
@@ -59,3 +61,23 @@ def find_manifest(destination: str, run_id: str | None, storage: Storage) -> Run
     if manifest is None:
         raise VoxmillError("nothing is published here yet", destination, "Start a run first: voxmill run")
     return manifest
+
+
+def recent_manifests(manifest: RunManifest, destination: str, storage: Storage) -> list[RunManifest]:
+    """The last runs of the same kind up to ``manifest``'s own, oldest first, at most :data:`RECENT`.
+
+    Manifests that this version cannot read are passed over.
+    """
+    found = [manifest]
+    for run_id in reversed(run_ids(destination, storage)):
+        if len(found) == RECENT:
+            break
+        if run_id >= manifest.run_id:
+            continue
+        try:
+            before = read_manifest(destination, run_id, storage)
+        except VoxmillError:
+            continue
+        if before.kind == manifest.kind:
+            found.append(before)
+    return found[::-1]

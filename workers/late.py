@@ -27,8 +27,8 @@ def apply_late(receipt: Receipt, sides: Sides, recipe: Recipe, staging_url: str,
     ledger = staging.read(tables[LEDGER_TABLE]).to_pylist()
     if not any(row["member"] in sides for row in ledger):
         return receipt
-    utterances = _rows(staging, tables.get("utterances"))
-    transcripts = _rows(staging, tables.get("transcripts"))
+    utterances = staged_rows(staging, tables.get("utterances"))
+    transcripts = staged_rows(staging, tables.get("transcripts"))
     for row in utterances:
         row.update(_given(sides.get(row["member"], {})))
     score_rows(utterances, transcripts, recipe)
@@ -49,7 +49,8 @@ def apply_late(receipt: Receipt, sides: Sides, recipe: Recipe, staging_url: str,
     return receipt
 
 
-def _rows(staging: Staging, file: StagedFile | None) -> list[dict[str, Any]]:
+def staged_rows(staging: Staging, file: StagedFile | None) -> list[dict[str, Any]]:
+    """Rows of a staged file; none where there is no such file."""
     return staging.read(file).to_pylist() if file else []
 
 

@@ -19,6 +19,7 @@ from schemas.manifest import PublishedFile
 from schemas.records import Plan, Receipt
 from schemas.tables import LEDGER, schema_of
 from workers.arrow import table_of
+from workers.choice import apply_choice, choose
 from workers.compact import Part, write_part, write_table
 from workers.late import Sides, apply_late
 from workers.parquet import to_bytes
@@ -113,6 +114,17 @@ def join_late(receipts: Sequence[Receipt], recipe: Recipe, staging: Staging, sto
     arguments = [(one, late[one.archive_uri], recipe, staging.url, storage) for one in todo]
     joined = {receipt.shard_id: receipt for receipt in fan_out(apply_late, arguments)}
     return [joined.get(receipt.shard_id, receipt) for receipt in receipts]
+
+
+def choose_input(
+    receipts: Sequence[Receipt], recipe: Recipe, staging: Staging, storage: Storage
+) -> tuple[list[Receipt], str]:
+    """Under ``asr.chosen_input: auto``, receipts after the chosen transcripts have been settled, and why in a sentence;
+    otherwise the receipts as they are, and nothing."""
+    if recipe.asr.chosen_input != "auto":
+        return list(receipts), ""
+    chosen, why = choose(receipts, recipe, staging)
+    return fan_out(apply_choice, [(one, chosen, recipe, staging.url, storage) for one in receipts]), why
 
 
 def write_parts(parts: Sequence[Part], destination: str, staging: Staging, storage: Storage) -> list[PublishedFile]:

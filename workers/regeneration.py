@@ -106,7 +106,7 @@ def _utterance(row: dict[str, Any], uri: str, reference: str | None, heard: str,
         start_s=row["start_s"],
         end_s=row["end_s"],
         raw=np.zeros(0, np.float32),
-        transcriptions={(recipe.asr.transcribers[0], recipe.asr.chosen_input): Transcription(heard)},
+        transcriptions={(recipe.asr.transcribers[0], recipe.asr.first_input): Transcription(heard)},
         published_id=row["utterance_id"],
     )
 

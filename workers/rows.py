@@ -44,7 +44,7 @@ def rows_of(work: Work, recipe: Recipe) -> dict[str, list[Row]]:
 
 
 def _utterance(utterance: Utterance, work: Work, recipe: Recipe) -> Row:
-    engine, heard = recipe.asr.transcribers[0], recipe.asr.chosen_input
+    engine, heard = recipe.asr.transcribers[0], recipe.asr.first_input
     chosen = utterance.transcriptions.get((engine, heard))
     return {
         "member_key": utterance.member.key(work.shard.archive.uri),
@@ -122,13 +122,18 @@ def _regenerated(one: Regeneration, utterance_id: str, recipe: Recipe) -> Row:
 
 
 def _audio(samples: np.ndarray, sample_rate: int, name: str) -> Row:
-    encoded = io.BytesIO()
-    soundfile.write(encoded, np.clip(samples, -1.0, 1.0), sample_rate, format="FLAC", subtype="PCM_16")
     return {
-        "audio": {"bytes": encoded.getvalue(), "path": f"{name}.flac"},
+        "audio": audio_struct(samples, sample_rate, name),
         "sample_rate": sample_rate,
         "duration_s": len(samples) / sample_rate,
     }
+
+
+def audio_struct(samples: np.ndarray, sample_rate: int, name: str) -> Row:
+    """``samples`` (float32 mono, 1 is full scale) as a value of :data:`schemas.tables.AUDIO_STRUCT`: 16-bit FLAC."""
+    encoded = io.BytesIO()
+    soundfile.write(encoded, np.clip(samples, -1.0, 1.0), sample_rate, format="FLAC", subtype="PCM_16")
+    return {"bytes": encoded.getvalue(), "path": f"{name}.flac"}
 
 
 def _features(mel: np.ndarray, sample_rate: int, recipe: Recipe) -> Row:

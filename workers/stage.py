@@ -20,13 +20,15 @@ logger = logging.getLogger(__name__)
 
 
 class Clock:
-    """Wall and CPU seconds since its making; CPU of child processes (the decoder) counted in."""
+    """Wall, CPU and GPU seconds since its making: the CPU of child processes (the decoder) counted in, the GPU as the
+    share of one that is held, ``gpus``."""
 
-    def __init__(self) -> None:
-        self._wall, self._cpu = time.perf_counter(), _cpu_seconds()
+    def __init__(self, gpus: float = 0.0) -> None:
+        self._wall, self._cpu, self._gpus = time.perf_counter(), _cpu_seconds(), gpus
 
     def read(self) -> StageTime:
-        return StageTime(time.perf_counter() - self._wall, max(0.0, _cpu_seconds() - self._cpu))
+        wall_s = time.perf_counter() - self._wall
+        return StageTime(wall_s, max(0.0, _cpu_seconds() - self._cpu), gpu_s=self._gpus * wall_s)
 
 
 def _cpu_seconds() -> float:
@@ -40,12 +42,13 @@ def _cpu_seconds() -> float:
     return total
 
 
-def timed(name: str, work: Work, step: Callable[[Work], Work]) -> Work:
-    """Run one step over a shard. An error that no member explains fails the shard, not the run: it is told in the
-    receipt, the shard's members stay unpublished and the next run tries them again."""
+def timed(name: str, work: Work, step: Callable[[Work], Work], gpus: float = 0.0) -> Work:
+    """Run one step over a shard, with ``gpus`` (or a fraction of one) in hand. An error that no member explains fails
+    the shard, not the run: it is told in the receipt, the shard's members stay unpublished and the next run tries them
+    again."""
     if work.failed:
         return work
-    clock = Clock()
+    clock = Clock(gpus)
     try:
         work = step(work)
     except Exception as error:  # the boundary between a shard and the run
@@ -68,17 +71,17 @@ class OnBlock:
     process. A shard that is to blame for the loss so costs itself alone.
     """
 
-    def __init__(self, name: str, build: Callable[[str], Callable[[Work], Work]], device: str) -> None:
-        self._name = name
-        clock = Clock()
-        self._stage = build(device)
+    def __init__(self, name: str, build: Callable[[str], Callable[[Work], Work]], gpus: float) -> None:
+        self._name, self._gpus = name, gpus
+        clock = Clock(gpus)
+        self._stage = build("cuda" if gpus else "cpu")
         self._started: StageTime | None = clock.read()
         self._device_lost = False
 
     def __call__(self, block: pa.Table) -> pa.Table:
         if self._device_lost:
             os._exit(1)
-        work = timed(self._name, unpack(block), self._step)
+        work = timed(self._name, unpack(block), self._step, self._gpus)
         if self._started is not None and not work.failed:
             work.stages[f"load {self._name}"], self._started = self._started, None
         return pack(work)

@@ -121,9 +121,10 @@ def _stages(receipts: Sequence[Receipt]) -> dict[str, dict[str, float]]:
     total: dict[str, dict[str, float]] = {}
     for receipt in receipts:
         for name, spent in receipt.stages.items():
-            stage = total.setdefault(name, {"wall_s": 0.0, "cpu_s": 0.0})
+            stage = total.setdefault(name, {"wall_s": 0.0, "cpu_s": 0.0, "gpu_s": 0.0})
             stage["wall_s"] += spent.wall_s
             stage["cpu_s"] += spent.cpu_s
+            stage["gpu_s"] += spent.gpu_s
     return total
 
 

@@ -78,7 +78,7 @@ class Synthesize:
         if utterance.member.text is not None and whole:
             return utterance.member.text, "reference"
         asr = self.recipe.asr
-        return utterance.transcriptions[asr.transcribers[0], asr.chosen_input].text, asr.transcribers[0]
+        return utterance.transcriptions[asr.transcribers[0], asr.first_input].text, asr.transcribers[0]
 
     def _voice(self, utterance: Utterance, uri: str) -> str | None:
         speaker = utterance.member.speaker or utterance.member.key(uri)

@@ -71,7 +71,7 @@ class Transcribe:
         yield _Job(utterance, "raw", utterance.raw)
         asr = self.recipe.asr
         wanted = asr.denoised == "all" or (asr.denoised == "referenced" and utterance.member.text is not None)
-        if asr.chosen_input == "denoised":
+        if asr.chosen_input != "raw":
             wanted = True
         if wanted and utterance.denoised is not None and self.recipe.denoise.method != "none":
             yield _Job(utterance, "denoised", utterance.denoised)
@@ -106,7 +106,7 @@ class Transcribe:
     def _refuse(self, work: Work, refused: list[tuple[_Job, Failure]]) -> None:
         """Note what the engine refused, drop utterances left without their chosen transcript, and emptied members."""
         asr = self.recipe.asr
-        decisive = asr.chosen_input if self.spec == asr.transcribers[0] else None
+        decisive = asr.first_input if self.spec == asr.transcribers[0] else None
         before = Counter(utterance.member for utterance in work.utterances)
         lost = {id(job.utterance): (job, why) for job, why in refused if job.input == decisive}
         work.utterances = [utterance for utterance in work.utterances if id(utterance) not in lost]

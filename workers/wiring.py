@@ -92,7 +92,7 @@ def on_actors(dataset: Any, stage: EngineStage, share: Share) -> Any:
         OnBlock,
         batch_size=None,
         batch_format="pyarrow",
-        fn_constructor_args=(stage.name, stage.build, "cuda" if share.gpus else "cpu"),
+        fn_constructor_args=(stage.name, stage.build, share.gpus),
         num_cpus=share.cpus,
         num_gpus=share.gpus,
         compute=ray.data.ActorPoolStrategy(size=share.workers),

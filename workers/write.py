@@ -12,6 +12,7 @@ from schemas.tables import LEDGER
 from workers.arrow import table_of
 from workers.receipts import Staging
 from workers.rows import Row, rows_of
+from workers.sample import keep_raw
 from workers.scoring import score_rows
 from workers.work import Work
 
@@ -33,6 +34,7 @@ class Write:
             return failed_receipt(work)
         rows = rows_of(work, self._recipe)
         score_rows(rows["utterances"], rows["transcripts"], self._recipe)
+        keep_raw(work, rows, self._recipe)
         ledger = _ledger(work)
         tables = {name: table_of(name, some) for name, some in rows.items() if some}
         tables[LEDGER_TABLE] = pa.Table.from_pylist(ledger, LEDGER)

@@ -115,7 +115,7 @@ def restore(checkpoint: Path) -> Any:
 
 
 def draw(speech: Speech, beginning: bool) -> Example:
-    """Single digits for the most part, some with nothing at all, else strings, a few of them long; at first only short ones."""
+    """Single digits or strings, a few of them long and at first only short ones; some with nothing at all."""
     rng = speech.rng
     kind = rng.random()
     if kind < 0.45:

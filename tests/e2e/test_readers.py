@@ -89,12 +89,35 @@ def test_tables_meet_on_the_utterance(lake: Lake) -> None:
     assert duckdb.execute(query).fetchone() == (utterances, utterances, utterances, 2)
 
 
+def test_raw_audio_is_there_of_the_worst_utterances(lake: Lake) -> None:
+    worst = max((row for row in lake.rows("utterances") if row["wer"]), key=lambda row: row["wer"], default=None)
+    kept = {row["utterance_id"]: row for row in lake.rows("audio") if row["raw"]}
+    assert worst is None or worst["wer"] > 0
+    assert bool(kept) == (worst is not None)
+    for row in kept.values():
+        raw, denoised = (soundfile.read(io.BytesIO(row[name]["bytes"]))[0] for name in ("raw", "audio"))
+        assert raw.shape == denoised.shape
+        assert abs(raw - denoised).max() > 0
+
+
 def test_readme_recipes_read_the_lake(lake: Lake) -> None:
-    [by_sql] = recipes("sql", lake.url)
-    archives = duckdb.connect().execute(by_sql).fetchall()
+    by_sql, by_slice = recipes("sql", lake.url)
+    database = duckdb.connect()
+    archives = database.execute(by_sql).fetchall()
     assert [(row[0], row[1]) for row in archives] == sorted(
         Counter(row["archive"] for row in lake.rows("utterances")).items()
     )
+    quality = lake.rows("quality")
+    chosen = [row for row in quality if row["engine"] == "chosen"]
+    answers = [database.execute(one).fetchall() for one in duckdb.extract_statements(by_slice)][2:]
+    engines, inputs, archives, languages, _, durations, _, formats, rates = answers
+    assert (
+        {row[0] for row in engines} == {row[0] for row in inputs} == {*(row["engine"] for row in quality)} - {"chosen"}
+    )
+    for found_rows, name in zip((archives, languages, formats), ("archive", "language", "format"), strict=True):
+        assert {row[0] for row in found_rows} == {row["value"] for row in chosen if row["slice"] == name}
+    for found_rows, name in zip((durations, rates), ("duration", "speaking_rate"), strict=True):  # in the bins' order
+        assert [row[0] for row in found_rows] == [row["value"] for row in chosen if row["slice"] == name]
     found: dict[str, Any] = {}
     with_torchcodec = "load_dataset"  # run in a process of its own, below
     for recipe in recipes("python", lake.url):

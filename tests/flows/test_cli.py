@@ -145,6 +145,16 @@ def test_verify_tells_what_is_lost_altered_left_over_or_miscounted(lake: Path) -
     assert "is missing" in voxmill("verify", lake).output
 
 
+def test_two_runs_are_compared_or_the_missing_one_is_named(lake: Path, prefect_harness: None) -> None:
+    page = lake / "reports/r1/since-r1.html"
+    compared = voxmill("report", lake, "--compare", "r1", "r1")
+    assert (compared.exit_code, compared.output.strip()) == (0, str(page))
+    assert "Since run r1" in page.read_text()
+    refused = voxmill("report", lake, "--compare", "r0", "r1")
+    assert refused.exit_code == 1
+    assert "no run r0 is published here" in refused.output
+
+
 def test_commands_on_a_destination_without_runs_say_so(tmp_path: Path) -> None:
     for command in ("verify", "report"):
         refused = voxmill(command, tmp_path)

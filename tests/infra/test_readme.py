@@ -9,7 +9,10 @@ import pytest
 from infra.reference import replace_in
 from schemas.reasons import Reason
 from schemas.tables import TABLES
+from tests.e2e.readme import recipes
 from workers.engines.registry import SYNTHESIZERS, TRANSCRIBERS
+from workers.quality.bins import SLICES
+from workers.quality.flags import FLAGS
 
 README = Path(__file__).resolve().parents[2] / "README.md"
 
@@ -25,3 +28,13 @@ def test_every_name_of_the_contract_is_told() -> None:
     text = README.read_text(encoding="utf-8")
     names = [*Reason, *TABLES, *TRANSCRIBERS, *SYNTHESIZERS]
     assert [name for name in names if f"`{name}`" not in text] == []
+
+
+def test_every_flag_is_explained_as_it_is_in_the_report() -> None:
+    text = README.read_text(encoding="utf-8")
+    assert [name for name, meaning in FLAGS.items() if f"| `{name}` | {meaning} |" not in text] == []
+
+
+def test_every_slice_has_a_query() -> None:
+    _, slices = recipes("sql", "/lake")
+    assert [name for name in SLICES if f"slice = '{name}'" not in slices] == []

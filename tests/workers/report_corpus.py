@@ -23,6 +23,8 @@ from schemas.ids import stable_id
 from schemas.manifest import ArchiveCounts, PublishedFile, RunManifest, WordErrors
 from schemas.tables import TABLES, schema_of
 from workers.quality.slices import quality_table
+from workers.rows import audio_struct
+from workers.sample import worst_ids
 from workers.scoring import score_rows
 from workers.storage import open_filesystem, put_bytes
 
@@ -132,10 +134,8 @@ def rows_of(speech: Sequence[dict[str, Any]], seed: int = 0, rate: float = 1.0, 
             "snr_db": snr, "snr_denoised_db": snr + abs(rng.gauss(8, 2)), "peak": float(np.abs(samples).max()),
             "rms_dbfs": -22.0, "clipped_ratio": float(np.mean(np.abs(samples) >= 0.999)), "speech_ratio": 0.8,
         })  # fmt: skip
-        flac = io.BytesIO()
-        soundfile.write(flac, samples, clip["rate"], format="FLAC", subtype="PCM_16")
         rows["audio"].append(keys | {
-            "audio": {"bytes": flac.getvalue(), "path": f"{keys['utterance_id']}.flac"}, "sample_rate": clip["rate"],
+            "audio": audio_struct(samples, clip["rate"], keys["utterance_id"]), "sample_rate": clip["rate"],
             "duration_s": len(samples) / clip["rate"],
         })  # fmt: skip
     for name, reason, message in REJECTS:
@@ -144,6 +144,11 @@ def rows_of(speech: Sequence[dict[str, Any]], seed: int = 0, rate: float = 1.0, 
             "message": f"{message} <script>window.hacked = 3</script>" if hostile else message,
         })  # fmt: skip
     score_rows(rows["utterances"], rows["transcripts"], RECIPE)
+    raw = set(worst_ids(rows["utterances"], rows["transcripts"]))
+    for row, clip in zip(rows["audio"], speech, strict=True):
+        if row["utterance_id"] in raw:
+            noise = np.random.default_rng(seed).normal(0, 0.02, len(clip["samples"]))
+            row["raw"] = audio_struct(clip["samples"] + noise, clip["rate"], f"{row['utterance_id']}.raw")
     return rows
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from workers.quality.bootstrap import MAX_BLOCKS, Interval, merge_blocks, paired_interval, wer_interval, wer_intervals
+from workers.quality.bootstrap import MAX_BLOCKS, Interval, merge_blocks, paired_intervals, wer_interval, wer_intervals
 
 TRIALS = 2000  # standard error of a coverage of 95%: half a point
 
@@ -30,18 +30,36 @@ def test_coverage(blocks: int, wer: float, spread: float) -> None:
     assert 0.93 <= covered(intervals, wer) <= 0.97
 
 
-def test_coverage_of_paired_differences() -> None:
-    rng = np.random.default_rng(5)
-    words = rng.negative_binomial(2, 2 / 302, size=(TRIALS // 4, 20)) + 50
-    ease = rng.beta(2, 18, size=words.shape)
-    first, other = rng.binomial(words, ease), rng.binomial(words, 0.8 * ease)
-    truth, found, apart = 0.1 - 0.08, [], 0
-    for mine, theirs, size in zip(first, other, words, strict=True):
-        found.append(paired_interval(mine, size, theirs, size))
-        alone = wer_interval(mine, size)
-        apart += found[-1].high - found[-1].low < alone.high - alone.low  # type: ignore[operator]
-    assert 0.92 <= covered(found, truth) <= 0.975  # 500 trials: a standard error of one point
-    assert apart > 0.95 * len(found)  # what makes a speaker hard for both cancels
+@pytest.mark.parametrize(("blocks", "wer", "factor"), [(8, 0.2, 0.8), (20, 0.1, 0.8), (40, 0.1, 1.0)])
+def test_coverage_of_paired_differences(blocks: int, wer: float, factor: float) -> None:
+    rng = np.random.default_rng([blocks, int(100 * wer), 5])
+    words = rng.negative_binomial(2, 2 / 302, size=(TRIALS, blocks)) + 50
+    ease = rng.beta(20 * wer, 20 * (1 - wer), size=words.shape)
+    first, other = rng.binomial(words, ease), rng.binomial(words, factor * ease)
+    data = [np.column_stack([a, n, b, n]) for a, b, n in zip(first, other, words, strict=True)]
+    found = paired_intervals(data)
+    assert 0.93 <= covered(found, wer * (1 - factor)) <= 0.97
+    if blocks == 20:  # what makes a speaker hard for both cancels
+        alone = wer_intervals([one[:, :2] for one in data])
+        assert np.mean([_width(pair) < _width(single) for pair, single in zip(found, alone, strict=True)]) > 0.95
+
+
+def test_coverage_of_runs_that_share_some_of_their_speakers() -> None:
+    """Ten speakers in both runs, ten in each alone: their counts are zero on the other side."""
+    rng = np.random.default_rng(9)
+    words = rng.negative_binomial(2, 2 / 302, size=(TRIALS, 30)) + 50
+    ease = rng.beta(3, 27, size=words.shape)
+    now = np.where(np.arange(30) < 20, words, 0)
+    before = np.where(np.arange(30) >= 10, words, 0)
+    errors, earlier = rng.binomial(now, ease), rng.binomial(before, 0.7 * ease)
+    columns = np.stack([errors, now, earlier, before], axis=2)
+    assert 0.93 <= covered(paired_intervals(list(columns)), 0.1 - 0.07) <= 0.97
+
+
+def _width(interval: Interval) -> float:
+    assert interval.low is not None
+    assert interval.high is not None
+    return interval.high - interval.low
 
 
 def test_ignoring_speakers_would_promise_too_much() -> None:
@@ -66,7 +84,7 @@ def test_no_spread_no_errors_no_words() -> None:
     assert (perfect.value, perfect.low) == (0.0, 0.0)
     assert perfect.high == pytest.approx(1 - 0.025 ** (1 / 300))
     assert np.isnan(wer_interval(np.ones(6), np.zeros(6)).value)
-    alike = paired_interval(*[np.full(6, n) for n in (1, 10, 1, 10)])
+    (alike,) = paired_intervals([np.column_stack([np.full(6, n) for n in (1, 10, 1, 10)])])
     assert (alike.value, alike.low, alike.high, alike.excludes_zero) == (0, 0, 0, False)
 
 

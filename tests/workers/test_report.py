@@ -17,9 +17,11 @@ from schemas.config import Storage
 from schemas.manifest import RunManifest
 from tests.workers import report_corpus
 from workers.report import build_report, write_report
-from workers.report.compare import runs
-from workers.report.data import Reader, previous_manifest
+from workers.report.compare import two_runs
+from workers.report.cost import cost
+from workers.report.data import Reader, last_comparable
 from workers.report.verdict import verdict
+from workers.report.wording import judged
 from workers.report.words import confusions, difference
 
 STORAGE = Storage()
@@ -73,7 +75,7 @@ def test_the_first_screen_says_what_was_measured(run: tuple[RunManifest, str, st
     assert f"{chosen.wer:.1%} of the words wrong" in text
     assert f"{100 * chosen.wer_low:.1f} to {100 * chosen.wer_high:.1f}" in text  # type: ignore[operator]
     assert f"of {manifest.members_in} published" in text
-    assert "This is the first run published here" in text
+    assert "No earlier run published here can be compared with this one" in text
     for one in manifest.word_errors:
         assert f"{one.wer:.1%}" in text
     for reason in manifest.reject_reasons:
@@ -95,7 +97,8 @@ def test_the_page_is_self_contained_and_runs_its_own_script_only(run: tuple[RunM
             value = tag.get(attribute)
             assert value is None or value.startswith(("data:", "#")), (name, attribute, value)
         assert not any(attribute.startswith("on") for attribute in tag), (name, tag)
-    assert sum(name == "audio" for name, _ in page.tags) == 12
+    players = [tag for name, tag in page.tags if name == "audio"]
+    assert len(players) == len({tag["src"] for tag in players}) == 24  # raw and denoised of the worst twelve
 
 
 def test_hostile_texts_stay_text(publish: Publish) -> None:
@@ -123,17 +126,53 @@ def test_two_runs_are_compared_by_speaker(publish: Publish) -> None:
     before, destination = publish("20260228T020000-aaaa", rate=0.4)
     now, _ = publish("20260301T020000-bbbb", into=destination, rate=2.0)
     publish("20260302T020000-cccc", into=destination, rate=1.0)  # later: no past of this run
-    found = previous_manifest(now, destination, STORAGE)
+    found = last_comparable(now, destination, STORAGE)
     assert found is not None
     assert found.run_id == before.run_id
     text = Page(build_report(now, destination, STORAGE)).text
     assert "WER rose since the last run: +" in text
     assert f"Against run {before.run_id}" in text
+    assert "Where WER changed" in text
     reader = Reader(now, destination, STORAGE)
-    tables = (reader.utterances(), reader.transcripts())
-    same = runs(tables, tables)
+    same = two_runs(reader.tables(), reader.tables()).change()
     assert same is not None
     assert (same.difference.value, same.shown) == (0.0, "none")
+
+
+def test_the_cost_follows_the_price_list(run: tuple[RunManifest, str, str]) -> None:
+    manifest, _, html = run
+    assert cost(manifest) is None
+    assert "Cost per hour" not in Page(html).text
+    stages = {
+        "decode": {"wall_s": 60.0, "cpu_s": 90.0},
+        "whisper:x": {"wall_s": 1800.0, "cpu_s": 1800.0, "gpu_s": 900.0},
+    }
+    priced = manifest.parameters | {"prices": {"cpu_hour": 0.04, "gpu_hour": 2.0, "currency": "EUR"}}
+    found = cost(manifest.model_copy(update={"stages": stages, "parameters": priced, "hours": 10.0}))
+    assert found is not None
+    assert found.stages == {"decode": pytest.approx(0.001), "whisper:x": pytest.approx(0.52)}
+    assert (found.total, found.per_hour, found.currency) == (pytest.approx(0.521), pytest.approx(0.0521), "EUR")
+    half = manifest.parameters | {"prices": {"cpu_hour": 0.04}}  # the GPU's price is not known: no half a figure
+    assert cost(manifest.model_copy(update={"stages": stages, "parameters": half})) is None
+
+
+def test_any_two_runs_are_compared_on_demand(publish: Publish) -> None:
+    before, destination = publish("20260228T020000-aaaa", rate=0.4)
+    publish("20260301T020000-bbbb", into=destination, rate=1.0)
+    now, _ = publish("20260302T020000-cccc", into=destination, rate=2.0)
+    page = write_report(now, destination, STORAGE, before)
+    assert page == f"{destination}/reports/{now.run_id}/since-{before.run_id}.html"
+    text = Page(Path(page).read_text()).text
+    assert f"Since run {before.run_id}" in text
+    two = two_runs(Reader(now, destination, STORAGE).tables(), Reader(before, destination, STORAGE).tables())
+    change = two.change()
+    assert change is not None
+    assert judged(change) in text
+    for name in ("archive", "snr"):  # the slices' errors are all there are
+        parts = [one for _, one in two.by_slice(name)]
+        assert sum(one.utterances for one in parts) == change.utterances
+    backwards = two_runs(Reader(before, destination, STORAGE).tables(), Reader(now, destination, STORAGE).tables())
+    assert backwards.change().difference.value == pytest.approx(-change.difference.value)  # type: ignore[union-attr]
 
 
 def test_a_report_is_rebuilt_from_the_parquet_alone(run: tuple[RunManifest, str, str], tmp_path: Path) -> None:
@@ -160,10 +199,10 @@ def test_nothing_to_look_at_is_said_too(run: tuple[RunManifest, str, str]) -> No
     row = {"slice": "all", "engine": "chosen", "wer": 0.03}
     assert verdict(manifest, [row], {}, 0.05, None).level == "good"
     many = manifest.model_copy(update={"members_rejected": manifest.members_in // 2, "reject_reasons": {"silent": 80}})
-    judged = verdict(many, [row], {"clipped": 1, "wrong_language": 1}, 0.05, None)
-    assert judged.level == "bad"
-    assert [one.level for one in judged.needs] == ["bad", "look"]  # one clipped utterance is no news
-    assert "silent (80)" in judged.needs[0].text
+    bad = verdict(many, [row], {"clipped": 1, "wrong_language": 1}, 0.05, None)
+    assert bad.level == "bad"
+    assert [one.level for one in bad.needs] == ["bad", "look"]  # one clipped utterance is no news
+    assert "silent (80)" in bad.needs[0].text
 
 
 def test_a_run_that_published_nothing_has_a_report(tmp_path: Path, run: tuple[RunManifest, str, str]) -> None:

@@ -18,7 +18,7 @@ def block(name: str):  # type: ignore[no-untyped-def]
 
 
 def stage_that(step: Callable[[Work], Work]) -> OnBlock:
-    return OnBlock("transcribe x", lambda device: step, "cpu")
+    return OnBlock("transcribe x", lambda device: step, 0.0)
 
 
 def test_the_start_is_told_once() -> None:

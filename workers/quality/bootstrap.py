@@ -143,11 +143,11 @@ def wer_interval(errors: np.ndarray, words: np.ndarray) -> Interval:
     return wer_intervals([np.column_stack([errors, words])])[0]
 
 
-def paired_interval(
-    errors: np.ndarray, words: np.ndarray, other_errors: np.ndarray, other_words: np.ndarray
-) -> Interval:
-    """Difference of two pooled WERs (first minus other) over the same blocks, all of shape (blocks,).
+def paired_intervals(data: Sequence[np.ndarray]) -> list[Interval]:
+    """Differences of two pooled WERs (first minus other) with their intervals from per-block counts: each of ``data``
+    is (blocks, 4): errors and words of the first, then of the other.
 
-    Both sides of a block are drawn together, so what makes a block hard for both cancels.
+    Both sides of a block are drawn together, so what makes a block hard for both cancels. A block that one side lacks
+    holds zeros there. Without words on one side the value is NaN.
     """
-    return _each_interval([np.column_stack([errors, words, other_errors, other_words])])[0]
+    return _each_interval(data)

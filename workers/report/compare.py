@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from workers.quality.bins import BINS
-from workers.quality.bootstrap import Interval, paired_interval
+from workers.quality.bootstrap import Interval, paired_intervals
 from workers.quality.scored import TRANSCRIPT_COLUMNS, UTTERANCE_COLUMNS, Scored, scored
 from workers.quality.slices import blocks_of
 
@@ -36,17 +36,26 @@ class Comparison:
         return "lower" if self.difference.high < 0 else "none"
 
 
-def _compare(first: str, other: str, columns: np.ndarray, speaker: np.ndarray, recording: np.ndarray,
-             utterances: int) -> Comparison | None:  # fmt: skip
-    """``columns`` (n, 4): errors and words of first, then of other."""
-    total = columns.sum(axis=0)
-    if not len(columns) or not total[1] or not total[3]:
-        return None
-    blocks = blocks_of(np.zeros(len(columns), dtype=np.int64), speaker, recording, columns)
-    return Comparison(
-        first, other, float(total[0] / total[1]), float(total[2] / total[3]), paired_interval(*blocks.sums.T),
-        utterances, blocks.kinds[0],
-    )  # fmt: skip
+def _compare(first: str, other: str, group: np.ndarray, columns: np.ndarray, speaker: np.ndarray,
+             recording: np.ndarray) -> dict[int, Comparison]:  # fmt: skip
+    """Comparisons of the groups (codes 0..g-1, (n,)) in which both sides have words, by group.
+
+    ``columns`` (n, 4): errors and words of first, then of other.
+    """
+    if not len(columns):
+        return {}
+    blocks, utterances = blocks_of(group, speaker, recording, columns), np.bincount(group)
+    sums = {g: blocks.of(g) for g in range(len(utterances))}
+    total = {g: one.sum(axis=0) for g, one in sums.items()}
+    usable = [g for g in sums if total[g][1] and total[g][3]]
+    differences = paired_intervals([sums[g] for g in usable])
+    return {
+        g: Comparison(
+            first, other, float(total[g][0] / total[g][1]), float(total[g][2] / total[g][3]), difference,
+            int(utterances[g]), blocks.kinds[g],
+        )
+        for g, difference in zip(usable, differences, strict=True)
+    }  # fmt: skip
 
 
 def _pair(rows: Scored, first: np.ndarray, other: np.ndarray, names: tuple[str, str]) -> Comparison | None:
@@ -55,7 +64,7 @@ def _pair(rows: Scored, first: np.ndarray, other: np.ndarray, names: tuple[str, 
     _, at, bt = np.intersect1d(rows.utterance[a], rows.utterance[b], return_indices=True)
     a, b = a[at], b[bt]
     columns = np.column_stack([rows.errors[a], rows.words[a], rows.errors[b], rows.words[b]])
-    return _compare(*names, columns, rows.speaker[a], rows.recording[a], len(a))
+    return _compare(*names, np.zeros(len(a), dtype=np.int64), columns, rows.speaker[a], rows.recording[a]).get(0)
 
 
 def _is(rows: Scored, engine: str | None, heard: str) -> np.ndarray:
@@ -89,11 +98,35 @@ def denoising(rows: Scored) -> dict[str, list[tuple[str, Comparison]]]:
     return found
 
 
-def runs(now: tuple[pa.Table, pa.Table], before: tuple[pa.Table, pa.Table]) -> Comparison | None:
-    """Chosen transcripts of two runs (utterances, transcripts), paired by speaker (or recording).
+@dataclass(frozen=True)
+class TwoRuns:
+    """The chosen transcripts of two runs in one set of rows; ``later`` (n,) marks those of the later run.
 
-    Runs need not hold the same utterances: a block that one of them lacks counts nothing there.
+    Runs need not hold the same utterances: they are paired by speaker (or recording), and a block that one of them
+    lacks counts nothing there.
     """
+
+    rows: Scored
+    later: np.ndarray
+
+    def change(self) -> Comparison | None:
+        """The later run against the earlier one; None where one of them has no reference."""
+        return self._compare(np.zeros(len(self.later), dtype=np.int64)).get(0)
+
+    def by_slice(self, name: str) -> list[tuple[str, Comparison]]:
+        """The same within every value of a slice that both runs have, in the slice's own order."""
+        values = self.rows.slices[name]
+        codes, group = np.unique(values.codes, return_inverse=True)
+        return [(values.names[codes[g]], one) for g, one in self._compare(group).items()]
+
+    def _compare(self, group: np.ndarray) -> dict[int, Comparison]:
+        rows, mine = self.rows, self.later
+        columns = np.column_stack([rows.errors * mine, rows.words * mine, rows.errors * ~mine, rows.words * ~mine])
+        return _compare("this run", "the run before", group, columns, rows.speaker, rows.recording)
+
+
+def two_runs(now: tuple[pa.Table, pa.Table], before: tuple[pa.Table, pa.Table]) -> TwoRuns:
+    """Two runs (utterances, transcripts) side by side."""
 
     def renamed(tables: tuple[pa.Table, pa.Table], prefix: str) -> tuple[pa.Table, pa.Table]:
         def rename(table: pa.Table, columns: tuple[str, ...]) -> pa.Table:
@@ -106,6 +139,4 @@ def runs(now: tuple[pa.Table, pa.Table], before: tuple[pa.Table, pa.Table]) -> C
     first, other = renamed(now, "a"), renamed(before, "b")
     rows = scored(pa.concat_tables([first[0], other[0]]), pa.concat_tables([first[1], other[1]]))
     rows = rows.take(rows.chosen)
-    mine = rows.utterance < first[0].num_rows
-    columns = np.column_stack([rows.errors * mine, rows.words * mine, rows.errors * ~mine, rows.words * ~mine])
-    return _compare("this run", "the run before", columns, rows.speaker, rows.recording, len(rows.wer))
+    return TwoRuns(rows, rows.utterance < first[0].num_rows)

@@ -16,6 +16,7 @@ from workers.quality.score import scorer
 from workers.quality.scored import Scored, scored
 from workers.quality.slices import CHOSEN
 from workers.report import compare, figures
+from workers.report.cost import cost
 from workers.report.data import REGENERATED, Reader
 from workers.report.evidence import predictors
 from workers.report.verdict import verdict
@@ -24,6 +25,8 @@ from workers.report.worst import worst
 
 SLICE_ROWS = 40  # of one slice on the page, those with most errors; all are in the quality table
 ARCHIVE_ROWS = 200  # those with most rejects; all are in the manifest
+CHANGED_SLICES = 12  # with a change since the last run, on the page
+COMPARED_VALUES = 1000  # of one slice; slices of more values are not compared: most of them would be too small
 REJECT_EXAMPLES = 3  # per reason
 CONFUSION_UTTERANCES = 50_000  # aligned for the confusion lists; ids are hashes, so the first ones are a fair sample
 
@@ -41,18 +44,20 @@ class Change:
 def content(reader: Reader, previous: Reader | None) -> dict[str, Any]:
     """The template's context for the run of ``reader``; ``previous`` is the run before it, if there is one."""
     manifest = reader.manifest
-    utterances, transcripts = reader.utterances(), reader.transcripts()
+    utterances, transcripts = reader.tables()
     quality = reader.read("quality", reader.dataset("quality").schema.names).to_pylist()
     rows = scored(utterances, transcripts)
     chosen = rows.take(rows.chosen)
-    change = _since(utterances, transcripts, previous) if len(rows.wer) else None
+    two = compare.two_runs((utterances, transcripts), previous.tables()) if previous and len(rows.wer) else None
+    change = two.change() if two else None
     flagged = _flagged(utterances)
     agreement = _mean(utterances["agreement_wer"])
     denoised = compare.denoising(rows)
     engines = list(dict.fromkeys([*(manifest.digests or {}), *rows.engine.names]))
     foremost = _foremost(utterances)
     engines.sort(key=lambda name: (name != foremost, name))
-    found = predictors(chosen, utterances, transcripts) if len(chosen.wer) else []
+    trips = reader.read("regenerated", ("utterance_id", "text_source", "round_trip_wer"))
+    found = predictors(chosen, utterances, transcripts, trips) if len(chosen.wer) else []
     return {
         "manifest": manifest,
         "destination": reader.destination,
@@ -65,6 +70,7 @@ def content(reader: Reader, previous: Reader | None) -> dict[str, Any]:
         "previous": previous.manifest if previous else None,
         "change": change,
         "changes": _changes(manifest, previous.manifest) if previous else [],
+        "slice_changes": _slice_changes(two) if two and change else ([], 0),
         "engines": [row for row in quality if row["slice"] == "all"],
         "forest": _forest(quality),
         "engine_comparisons": compare.engines(rows, engines),
@@ -85,15 +91,10 @@ def content(reader: Reader, previous: Reader | None) -> dict[str, Any]:
         "worst": worst(reader, utterances, chosen),
         "regenerated": _regenerated(reader),
         "stages": _stages(manifest),
+        "cost": cost(manifest),
         "archives": sorted(manifest.archives, key=lambda one: (-one.members_rejected, one.uri))[:ARCHIVE_ROWS],
         "scorer": quality[0]["scorer"] if quality else scorer(),
     }
-
-
-def _since(utterances: pa.Table, transcripts: pa.Table, previous: Reader | None) -> compare.Comparison | None:
-    if previous is None:
-        return None
-    return compare.runs((utterances, transcripts), (previous.utterances(), previous.transcripts()))
 
 
 def _changes(now: RunManifest, before: RunManifest) -> list[Change]:
@@ -106,6 +107,19 @@ def _changes(now: RunManifest, before: RunManifest) -> list[Change]:
         Change("recordings rejected", rejected(now), rejected(before), "percent"),
         Change("times real time", now.real_time_factor, before.real_time_factor, "number"),
     ]
+
+
+def _slice_changes(two: compare.TwoRuns) -> tuple[list[tuple[str, str, compare.Comparison]], int]:
+    """(slice, value, change) where a change is shown, at most CHANGED_SLICES, and how many slices were judged."""
+    judged = [
+        (name, value, one)
+        for name in SLICES[1:]
+        if name != "speaker" and len(two.rows.slices[name].names) <= COMPARED_VALUES
+        for value, one in two.by_slice(name)
+        if one.shown != "unknown"
+    ]
+    changed = sorted((one for one in judged if one[2].shown != "none"), key=lambda one: -abs(one[2].difference.value))
+    return changed[:CHANGED_SLICES], len(judged)
 
 
 def _flagged(utterances: pa.Table) -> dict[str, int]:
@@ -230,6 +244,7 @@ def _stages(manifest: RunManifest) -> list[dict[str, Any]]:
             "stage": name,
             "wall_s": spent.get("wall_s", 0.0),
             "cpu_s": spent.get("cpu_s", 0.0),
+            "gpu_s": spent.get("gpu_s", 0.0),
             "share": spent.get("cpu_s", 0.0) / most if most else 0.0,
             "speed": None
             if name.startswith("load ") or not spent.get("cpu_s")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import posixpath
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -55,18 +56,29 @@ class Reader:
     def transcripts(self) -> pa.Table:
         return self.read("transcripts", TRANSCRIPTS)
 
+    def tables(self) -> tuple[pa.Table, pa.Table]:
+        """:meth:`utterances` and :meth:`transcripts`."""
+        return self.utterances(), self.transcripts()
+
     def texts(self, ids: pa.Array) -> pa.Table:
         """The texts of some utterances, all engines and inputs."""
         return self.read("transcripts", TEXTS, pc.field("utterance_id").isin(ids))
 
-    def audio(self, ids: Sequence[str]) -> dict[str, bytes]:
-        """FLAC bytes of a few utterances by id; reads the blobs of the row groups that hold them only."""
-        found = self.read("audio", ("utterance_id", "audio"), pc.field("utterance_id").isin(list(ids)))
-        return {row["utterance_id"]: row["audio"]["bytes"] for row in found.to_pylist() if row["audio"]}
+    def audio(self, ids: Sequence[str]) -> dict[str, dict[str, bytes]]:
+        """FLAC bytes of a few utterances by id, then by input (``raw`` is published of few utterances only).
+
+        Reads the blobs of the row groups that hold them only.
+        """
+        columns = {"raw": "raw", "audio": "denoised"}
+        found = self.read("audio", ("utterance_id", *columns), pc.field("utterance_id").isin(list(ids)))
+        return {
+            row["utterance_id"]: {heard: row[name]["bytes"] for name, heard in columns.items() if row[name]}
+            for row in found.to_pylist()
+        }
 
 
-def previous_manifest(manifest: RunManifest, destination: str, storage: Storage) -> RunManifest | None:
-    """The last run of the same kind and destination that finished before this one; None where there is none.
+def last_comparable(manifest: RunManifest, destination: str, storage: Storage) -> RunManifest | None:
+    """The last run before this one that it can be compared with; None where there is none.
 
     Manifests that this version cannot read are passed over.
     """
@@ -82,6 +94,23 @@ def previous_manifest(manifest: RunManifest, destination: str, storage: Storage)
             found = RunManifest.model_validate_json(fs.cat_file(path))
         except ValidationError:
             continue
-        if found.kind == manifest.kind and found.utterances:
+        if comparable(manifest, found):
             return found
     return None
+
+
+def comparable(now: RunManifest, before: RunManifest) -> bool:
+    """Whether ``before`` is a yardstick for ``now``: it published something of the same kind, from at least one of the
+    same sources, scored by the same normaliser, passed its gate, and has references if ``now`` has."""
+
+    def normalizer(run: RunManifest) -> Any:
+        return ((run.parameters.get("recipe") or {}).get("asr") or {}).get("normalizer")
+
+    return (
+        before.kind == now.kind
+        and before.utterances > 0
+        and before.status != "failed_quality"
+        and bool(set(before.parameters.get("sources") or ()) & set(now.parameters.get("sources") or ()))
+        and normalizer(before) == normalizer(now)
+        and bool(before.word_errors) >= bool(now.word_errors)
+    )

@@ -19,7 +19,10 @@ MIN_UTTERANCES = 30  # fewer give no curve worth reading
 PREDICTORS = {
     "agreement_wer": ("agreement of the engines", 1),
     "avg_logprob": ("decoder confidence", -1),
+    "round_trip_wer": ("round trip of the transcript", 1),
+    "no_speech_prob": ("probability of no speech", 1),
     "compression_ratio": ("compression ratio", 1),
+    "speech_ratio": ("share of speech", -1),
     "snr_db": ("signal-to-noise ratio", -1),
 }
 """Column -> (name for people, sign that makes larger mean worse)."""
@@ -40,13 +43,20 @@ class Predictor:
     limits: list[float]  # the predictor's value at each share: the threshold that keeps it
 
 
-def predictors(rows: Scored, utterances: pa.Table, transcripts: pa.Table) -> list[Predictor]:
+def predictors(rows: Scored, utterances: pa.Table, transcripts: pa.Table, regenerated: pa.Table) -> list[Predictor]:
     """The predictors of the chosen transcripts' WER, the best first; those not measured are left out.
 
-    ``rows`` are the scored chosen transcripts of ``utterances``; ``transcripts`` holds the decoder's columns.
+    ``rows`` are the scored chosen transcripts of ``utterances``; ``transcripts`` holds the decoder's columns,
+    ``regenerated`` the round trips. Only one of a transcript says something of it: a voice that speaks the reference
+    is heard alike whatever the transcript was.
     """
-    values = {name: utterances[name].take(pa.array(rows.utterance)) for name in ("agreement_wer", "snr_db")}
+    own = pa.array(rows.utterance)
+    values = {name: utterances[name].take(own) for name in ("agreement_wer", "speech_ratio", "snr_db")}
     values |= _decoder_columns(rows, utterances, transcripts)
+    spoken = regenerated.filter(pc.field("text_source") != "reference").group_by("utterance_id")
+    trips = spoken.aggregate([("round_trip_wer", "mean")])
+    at = pc.index_in(utterances["utterance_id"].take(own), value_set=trips["utterance_id"].combine_chunks())
+    values["round_trip_wer"] = trips["round_trip_wer_mean"].take(at)
     errors, words, found = rows.errors, rows.words, []
     rated = ~np.isnan(rows.wer)
     for column, (name, sign) in PREDICTORS.items():
@@ -76,4 +86,5 @@ def _decoder_columns(rows: Scored, utterances: pa.Table, transcripts: pa.Table) 
     mask = pc.fill_null(chosen, False)
     transcripts, owner = transcripts.filter(mask), at.filter(mask)
     position = pc.index_in(pa.array(rows.utterance), value_set=owner.combine_chunks().cast(pa.int64()))
-    return {name: transcripts[name].take(position) for name in ("avg_logprob", "compression_ratio")}
+    names = ("avg_logprob", "no_speech_prob", "compression_ratio")
+    return {name: transcripts[name].take(position) for name in names}

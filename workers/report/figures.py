@@ -124,20 +124,26 @@ def kept_curve(predictors: Sequence[Predictor]) -> str:
         return _svg(figure, "kept", "Word error rate of the kept set against the share kept")
 
 
-def spectrogram(samples: np.ndarray, sample_rate: int) -> str:
-    """PNG data URI of the spectrogram of ``samples`` (n,): time to the right, 0 to half the rate upwards, in dB."""
+def power_db(samples: np.ndarray, sample_rate: int) -> np.ndarray:
+    """Spectrogram of ``samples`` (n,): (rows, columns), time to the right, half the rate down to 0, in dB."""
     width, height = SPECTROGRAM_SIZE
     window = 2 * (height - 1) * 2
     if len(samples) < window:
         samples = np.pad(samples, (0, window - len(samples)))
     hop = max(window // 4, len(samples) // width)
     _, _, power = signal.spectrogram(samples, fs=sample_rate, nperseg=window, noverlap=max(0, window - hop))
-    level = 10 * np.log10(power + 1e-12)
-    level = np.clip((level - level.max()) / DYNAMIC_RANGE_DB + 1, 0, 1)[::-1]
+    level: np.ndarray = 10 * np.log10(power + 1e-12)
+    return level[::-1]
+
+
+def spectrogram(level: np.ndarray, top: float) -> str:
+    """PNG data URI of :func:`power_db`, its colours from DYNAMIC_RANGE_DB below ``top`` up to ``top`` dB."""
+    shade = np.clip((level - top) / DYNAMIC_RANGE_DB + 1, 0, 1)
     sink = io.BytesIO()
     mpl_image.imsave(
-        sink, level[: 2 * height], cmap="magma", vmin=0, vmax=1, format="png", metadata={"Software": "voxmill"}
-    )
+        sink, shade[: 2 * SPECTROGRAM_SIZE[1]], cmap="magma", vmin=0, vmax=1, format="png",
+        metadata={"Software": "voxmill"},
+    )  # fmt: skip
     return "data:image/png;base64," + base64.b64encode(sink.getvalue()).decode()
 
 

@@ -15,7 +15,7 @@ from schemas.config import Layout, Storage
 from schemas.manifest import RunManifest
 from workers.report import wording
 from workers.report.content import content
-from workers.report.data import Reader, previous_manifest
+from workers.report.data import Reader, last_comparable
 from workers.storage import open_filesystem, put_bytes
 
 
@@ -25,7 +25,7 @@ def _environment() -> Environment:
         loader=PackageLoader("workers.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
         lstrip_blocks=True,
     )  # fmt: skip
-    for name in ("percent", "interval", "points", "number", "hours", "seconds", "count", "name_of", "judged"):
+    for name in ("percent", "interval", "points", "number", "hours", "seconds", "money", "count", "name_of", "judged"):
         environment.filters[name] = getattr(wording, name)
     environment.filters["json"] = lambda value: json.dumps(value, indent=2, ensure_ascii=False)
     environment.filters["svg"] = Markup  # figures only: drawn here, from numbers and engine names
@@ -54,16 +54,21 @@ def render(context: dict[str, Any]) -> str:
     )
 
 
-def build_report(manifest: RunManifest, destination: str, storage: Storage) -> str:
-    """HTML of the report of a published run, from the files its manifest names (and those of the run before it)."""
+def build_report(manifest: RunManifest, destination: str, storage: Storage, before: RunManifest | None = None) -> str:
+    """HTML of the report of a published run, from the files its manifest names and those of the run it is compared
+    with: ``before``, or else the last that can be compared."""
     reader = Reader(manifest, destination, storage)
-    previous = previous_manifest(manifest, destination, storage)
-    return render(content(reader, Reader(previous, destination, storage) if previous else None))
+    previous = before or last_comparable(manifest, destination, storage)
+    found = content(reader, Reader(previous, destination, storage) if previous else None)
+    return render(found | {"asked": before is not None})
 
 
-def write_report(manifest: RunManifest, destination: str, storage: Storage) -> str:
-    """Build the report and put it where :class:`schemas.config.Layout` says; returns its URL."""
-    url = Layout(destination=destination).report(manifest.run_id)
+def write_report(manifest: RunManifest, destination: str, storage: Storage, before: RunManifest | None = None) -> str:
+    """Build the report and put it where :class:`schemas.config.Layout` says; returns its URL.
+
+    A comparison with a run that was asked for is a page of its own, beside the run's.
+    """
+    url = Layout(destination=destination).report(manifest.run_id, before.run_id if before else None)
     fs, path = open_filesystem(url, storage)
-    put_bytes(fs, path, build_report(manifest, destination, storage).encode())
+    put_bytes(fs, path, build_report(manifest, destination, storage, before).encode())
     return url

@@ -61,8 +61,11 @@ def verdict(
 
 
 def _run(manifest: RunManifest) -> Iterable[Finding]:
-    if manifest.status == "failed_quality":
-        yield Finding("bad", "The run failed its quality gate.")
+    for check in manifest.gate:
+        if check.breached:
+            yield Finding("bad", f"Quality gate {check.name}: {check.reason}.", "gate")
+        elif check.measured is None:
+            yield Finding("look", f"Quality gate {check.name}: {check.reason}.", "gate")
     if not manifest.utterances:
         yield Finding("bad", "Nothing was published.", "rejects")
     if manifest.failed_shards:

@@ -41,6 +41,16 @@ def number(value: float | None, digits: int = 0) -> str:
     return MISSING if value is None or math.isnan(value) else f"{value:,.{digits}f}"
 
 
+def money(value: float) -> str:
+    """An amount with three digits that say something.
+
+    >>> money(1234.5), money(12.345), money(0.01234)
+    ('1,234', '12.3', '0.0123')
+    """
+    digits = 2 - math.floor(math.log10(abs(value))) if value else 0
+    return f"{value:,.{min(8, max(0, digits))}f}"
+
+
 def hours(value: float) -> str:
     """Hours where there are some, else minutes.
 

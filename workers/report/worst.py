@@ -13,12 +13,11 @@ import soundfile
 
 from workers.quality.scored import Scored
 from workers.report.data import Reader
-from workers.report.figures import spectrogram
+from workers.report.figures import power_db, spectrogram
 from workers.report.words import Piece, difference
+from workers.sample import KEPT, MIN_WORDS
 
-SHOWN = 12
-MIN_WORDS = 3  # one wrong word of one or two is 50 or 100% and teaches nothing
-AUDIO_BYTES = 6 << 20  # of FLAC in one page, over all players; it grows by a third as text
+AUDIO_BYTES = 8 << 20  # of FLAC in one page, over all players; it grows by a third as text
 
 
 @dataclass(frozen=True)
@@ -32,14 +31,22 @@ class Heard:
 
 
 @dataclass(frozen=True)
+class Media:
+    """The audio of one ``input`` (raw or denoised) and its spectrogram, both data URIs."""
+
+    input: str
+    audio: str
+    spectrogram: str
+
+
+@dataclass(frozen=True)
 class Worst:
-    """One utterance; ``audio`` and ``spectrogram`` are data URIs, None where the page has no room for more."""
+    """One utterance; ``media`` is empty where nothing is published or the page has no room for more."""
 
     row: dict[str, Any]
     against: str  # what the transcripts are compared with
     heard: list[Heard]
-    audio: str | None
-    spectrogram: str | None
+    media: list[Media]
 
 
 def worst(reader: Reader, utterances: pa.Table, chosen: Scored) -> list[Worst]:
@@ -54,11 +61,11 @@ def worst(reader: Reader, utterances: pa.Table, chosen: Scored) -> list[Worst]:
         texts.setdefault(text["utterance_id"], []).append(text)
     flacs, room, found = reader.audio(ids), AUDIO_BYTES, []
     for row in picked:
-        flac = flacs.get(row["utterance_id"])
-        fits = flac is not None and len(flac) <= room
-        room -= len(flac) if fits and flac is not None else 0
+        mine = flacs.get(row["utterance_id"], {})
+        size = sum(map(len, mine.values()))
         against, heard = _heard(texts.get(row["utterance_id"], []), row)
-        found.append(Worst(row, against, heard, *(_media(flac) if fits and flac is not None else (None, None))))
+        found.append(Worst(row, against, heard, _media(mine) if size <= room else []))
+        room -= size if size <= room else 0
     return found
 
 
@@ -68,13 +75,13 @@ def _by_wer(chosen: Scored) -> np.ndarray:
     candidates = np.flatnonzero(long if long.any() else wrong)
     rate = chosen.errors[candidates] / np.maximum(chosen.words[candidates], 1)
     order = np.lexsort((chosen.utterance[candidates], -chosen.errors[candidates], -rate))
-    return chosen.utterance[candidates][order][:SHOWN]
+    return chosen.utterance[candidates][order][:KEPT]
 
 
 def _by_agreement(utterances: pa.Table) -> np.ndarray:
     agreement = utterances["agreement_wer"].cast(pa.float64()).to_numpy()
     candidates = np.flatnonzero(agreement > 0)
-    return candidates[np.argsort(-agreement[candidates], kind="stable")][:SHOWN]
+    return candidates[np.argsort(-agreement[candidates], kind="stable")][:KEPT]
 
 
 def _heard(texts: list[dict[str, Any]], row: dict[str, Any]) -> tuple[str, list[Heard]]:
@@ -96,6 +103,14 @@ def _heard(texts: list[dict[str, Any]], row: dict[str, Any]) -> tuple[str, list[
     return against, heard
 
 
-def _media(flac: bytes) -> tuple[str, str]:
-    samples, rate = soundfile.read(io.BytesIO(flac), dtype="float32", always_2d=True)
-    return "data:audio/flac;base64," + base64.b64encode(flac).decode(), spectrogram(samples[:, 0], rate)
+def _media(flacs: dict[str, bytes]) -> list[Media]:
+    """One per input; their spectrograms share a scale, so that they can be compared."""
+    levels = {}
+    for heard, flac in flacs.items():
+        samples, rate = soundfile.read(io.BytesIO(flac), dtype="float32", always_2d=True)
+        levels[heard] = power_db(samples[:, 0], rate)
+    top = max((float(level.max()) for level in levels.values()), default=0.0)
+    return [
+        Media(heard, "data:audio/flac;base64," + base64.b64encode(flac).decode(), spectrogram(levels[heard], top))
+        for heard, flac in flacs.items()
+    ]
