@@ -26,6 +26,7 @@ def description_of(annotation: Any) -> str:
 def described(function: Function) -> Function:
     """Write the descriptions of ``function``'s annotated parameters into its docstring, where Prefect reads them."""
     hints = typing.get_type_hints(function, include_extras=True)
+    hints.pop("return", None)
     lines = [f"    {name}: {text}" for name, hint in hints.items() if (text := description_of(hint))]
     function.__doc__ = "\n".join([inspect.getdoc(function) or "", "", "Args:", *lines])
     return function
