@@ -64,5 +64,5 @@ def test_a_cluster_that_does_not_answer_is_one_line(bundled_checkpoints: dict[st
         "--transcribers", f"whisper:{bundled_checkpoints['whisper']}",
     )  # fmt: skip
     assert done.returncode != 0
-    assert done.stderr.splitlines()[-1].startswith("ray address 127.0.0.1:1: no Ray cluster answers")
+    assert done.stderr.splitlines()[-1].startswith("error: ray address 127.0.0.1:1: no Ray cluster answers")
     assert "Traceback" not in done.stdout + done.stderr
