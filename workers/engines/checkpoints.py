@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import urllib.error
 import urllib.request
-from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -112,8 +111,11 @@ def _fetch(url: str, spec: str, storage: Storage) -> Path:
             (local.parent if is_file else temporary).mkdir(parents=True, exist_ok=True)
             for name in infos:
                 fs.get_file(name, str(temporary if is_file else temporary / name.rsplit("/", 1)[-1]))
-            with suppress(OSError if local.exists() else ()):  # another process was first
+            try:
                 temporary.replace(local)
+            except OSError:
+                if not local.exists():  # else another process was first
+                    raise
     except (OSError, ValueError, ImportError) as error:
         raise VoxmillError(
             f"the checkpoint cannot be read ({' '.join(str(error).split())})", spec, "Check the URL and its access."
