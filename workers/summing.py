@@ -14,8 +14,8 @@ from schemas.manifest import ArchiveCounts, PublishedFile, RunManifest, Supersed
 from schemas.records import Plan, Receipt, Run
 
 _VERSIONED = (
-    "voxmill", "ray", "prefect", "torch", "openai-whisper", "nemo-toolkit", "transformers", "silero-vad", "noisereduce",
-    "librosa", "soundfile", "av", "soxr", "jiwer", "pyarrow",
+    "voxmill", "ray", "prefect", "torch", "openai-whisper", "nemo-toolkit", "transformers", "ctranslate2", "silero-vad",
+    "noisereduce", "librosa", "soundfile", "av", "soxr", "jiwer", "pyarrow",
 )  # fmt: skip
 
 

@@ -64,9 +64,10 @@ def test_out_of_memory_halves_and_is_remembered(lengths: list[float], memory: fl
     assert all(size <= limit or size in lengths for size, limit in tried)
 
 
-def test_a_lost_device_ends_the_process() -> None:
+@pytest.mark.parametrize("library", ["CUDA error:", "CUDA failed with error"])
+def test_a_lost_device_ends_the_process(library: str) -> None:
     def process(batch: list[int]) -> list[int]:
-        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+        raise RuntimeError(f"{library} an illegal memory access was encountered")
 
     with pytest.raises(RuntimeError, match="illegal memory access"):
         run_batches([1.0, 2.0], Capacity(10.0), process)

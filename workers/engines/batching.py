@@ -62,7 +62,8 @@ def is_out_of_memory(error: BaseException) -> bool:
 def is_device_lost(error: BaseException) -> bool:
     """Whether the process can compute no more: after such a CUDA error every later call fails as well."""
     message = str(error).lower()
-    return not is_out_of_memory(error) and ("cuda error" in message or "device-side assert" in message)
+    lost = ("cuda error", "cuda failed with error", "device-side assert")  # the second is CTranslate2's
+    return not is_out_of_memory(error) and any(part in message for part in lost)
 
 
 def failure_of(error: Exception) -> Failure:

@@ -114,7 +114,7 @@ def _fetch(url: str, spec: str, storage: Storage) -> Path:
             try:
                 temporary.replace(local)
             except OSError:
-                if not local.exists():  # no other process was first
+                if not local.exists():  # else another process was first
                     raise
     except (OSError, ValueError, ImportError) as error:
         raise VoxmillError(

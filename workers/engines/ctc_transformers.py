@@ -51,8 +51,7 @@ def _load(checkpoint: Checkpoint, device: torch.device) -> tuple[Any, Any, Any]:
 
     logging.set_verbosity_error()
     logging.disable_progress_bar()
-    kinds: dict[str, Any] = {"wav2vec2": Wav2Vec2ForCTC, "hubert": HubertForCTC}
-    kind = kinds[checkpoint.family]
+    kind: Any = {"wav2vec2": Wav2Vec2ForCTC, "hubert": HubertForCTC}[checkpoint.family]
     source = str(checkpoint.path or checkpoint.model)
     try:
         config = kind.config_class.from_pretrained(source)

@@ -25,10 +25,13 @@ _CACHE_SHARE = 0.25  # of a GPU's memory that keys and values of one batch may t
 def load_model(checkpoint: Checkpoint, device: str) -> whisper.Whisper:
     """The model of a published name or a .pt. Tensors only are read; no code of the checkpoint is run.
 
+    The library checks the digest of a published name's file, and knows which of its heads tell the times of words.
+
     Raises VoxmillError where it is not there or is not one of openai-whisper's.
     """
     try:
-        return whisper.load_model(str(checkpoint.path or checkpoint.model), device=device).eval()
+        source = checkpoint.model if checkpoint.is_name else str(checkpoint.path)
+        return whisper.load_model(source, device=device).eval()
     except Exception as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
         raise VoxmillError(

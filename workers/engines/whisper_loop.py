@@ -25,7 +25,7 @@ from schemas.config import AsrSettings
 from schemas.errors import VoxmillError
 from schemas.reasons import Reason
 from workers.engines.base import Failure, Padding, Transcription, Word
-from workers.engines.batching import Capacity, run_batches
+from workers.engines.batching import Capacity, failure_of, is_device_lost, run_batches
 
 # the published guards: defaults of whisper.transcribe, from section 4.5 of arXiv:2212.04356
 COMPRESSION_RATIO = 2.4
@@ -224,7 +224,9 @@ class WhisperLoop(ABC):
             try:
                 self._advance(item, result)
             except Exception as error:  # word alignment: a library call per item
-                item.failure = Failure(Reason.ENGINE_FAILED, f"{type(error).__name__}: {error}")
+                if is_device_lost(error):
+                    raise
+                item.failure = failure_of(error)
 
     def _width(self, size: int) -> int:
         """Frames of the window that ``size`` frames of audio are encoded in."""
