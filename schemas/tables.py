@@ -11,8 +11,14 @@ import pyarrow as pa
 
 from schemas.version import SCHEMA_VERSION
 
+
+def _list(of: pa.DataType) -> pa.DataType:
+    """A list whose items are called as Parquet's specification calls them, so that a file reads back as its schema."""
+    return pa.list_(pa.field("element", of))
+
+
 AUDIO_STRUCT = pa.struct([pa.field("bytes", pa.binary()), pa.field("path", pa.string())])
-WORDS = pa.list_(
+WORDS = _list(
     pa.struct(
         [
             pa.field("text", pa.string()),
@@ -65,7 +71,7 @@ _FIELDS: dict[str, list[tuple[str, pa.DataType, str]]] = {
         ("rms_dbfs", pa.float32(), "root mean square level, dB relative to full scale"),
         ("clipped_ratio", pa.float32(), "share of samples at full scale"),
         ("speech_ratio", pa.float32(), "share of the utterance that holds speech; null where not measured"),
-        ("flags", pa.list_(pa.string()), "quality flags"),
+        ("flags", _list(pa.string()), "quality flags"),
     ],
     "transcripts": [
         *_KEYS,
@@ -97,7 +103,7 @@ _FIELDS: dict[str, list[tuple[str, pa.DataType, str]]] = {
     ],
     "features": [
         *_KEYS,
-        ("mel", pa.list_(pa.list_(pa.float32())), "log-mel, frames x n_mels, natural log of the mel power"),
+        ("mel", _list(_list(pa.float32())), "log-mel, frames x n_mels, natural log of the mel power"),
         ("frames", pa.int32(), "frames"),
         ("n_mels", pa.int16(), "mel bands"),
         ("sample_rate", pa.int32(), "Hz"),
