@@ -145,7 +145,7 @@ def test_two_runs_are_compared_by_speaker(publish: Publish) -> None:
 def test_the_cost_follows_the_price_list(run: tuple[RunManifest, str, str]) -> None:
     manifest, _, html = run
     assert cost(manifest) is None
-    assert "Cost per hour" not in Page(html).text
+    assert "per hour of speech" not in Page(html).text
     stages = {
         "decode": {"wall_s": 60.0, "cpu_s": 90.0},
         "whisper:x": {"wall_s": 1800.0, "cpu_s": 1800.0, "gpu_s": 900.0},
