@@ -142,7 +142,7 @@ _FIELDS: dict[str, list[tuple[str, pa.DataType, str]]] = {
         ("slice", pa.string(), "sliced by: all, archive, language, speaker, duration, snr, format, speaking_rate"),
         ("value", pa.string(), "the slice's value"),
         ("engine", pa.string(), "engine spec, or chosen"),
-        ("input", pa.string(), "raw or denoised"),
+        ("input", pa.string(), "raw or denoised; mixed where the chosen transcripts are of both"),
         ("utterances", pa.int64(), "utterances with a reference"),
         ("hours", pa.float64(), "their audio, hours"),
         ("blocks", pa.int64(), "independent blocks the interval is drawn over"),

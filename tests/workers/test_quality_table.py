@@ -120,6 +120,16 @@ def test_rows_in_any_order_give_the_same_table(tables: Tables, quality: list[dic
             assert other[key] == (pytest.approx(value) if isinstance(value, float) else value), key
 
 
+def test_chosen_transcripts_of_both_inputs_are_one_corpus(tables: Tables, quality: list[dict[str, Any]]) -> None:
+    utterances, transcripts = tables
+    at, half = utterances.schema.get_field_index("transcript_input"), utterances.num_rows // 2
+    inputs = pa.array(["denoised"] * half + ["raw"] * (utterances.num_rows - half))
+    mixed = quality_table(utterances.set_column(at, "transcript_input", inputs), transcripts).to_pylist()
+    [overall] = [row for row in mixed if row["slice"] == "all" and row["engine"] == "chosen"]
+    assert (overall["input"], overall["utterances"]) == ("mixed", utterances.num_rows)
+    assert [row for row in mixed if row["engine"] != "chosen"] == [row for row in quality if row["engine"] != "chosen"]
+
+
 def test_without_references_there_is_no_row(tables: Tables) -> None:
     empty = pa.nulls(tables[1].num_rows, pa.int64())
     at = tables[1].schema.get_field_index("hits")

@@ -18,6 +18,7 @@ from workers.quality.score import scorer
 from workers.quality.scored import COUNTS, Coded, Scored, scored
 
 CHOSEN = "chosen"
+MIXED = "mixed"  # input of the chosen transcripts where some are heard from raw audio and some from denoised
 SMALL_WORDS, SMALL_BLOCKS = 200, MIN_BLOCKS  # of 200 words one is half a point; without blocks, no interval
 
 
@@ -110,7 +111,10 @@ def _slice_rows(rows: Scored, name: str) -> list[dict[str, object]]:
 def quality_of(rows: Scored) -> pa.Table:
     """The ``quality`` table of scored rows: every slice by engine and input, then the chosen transcripts likewise."""
     chosen = rows.take(rows.chosen)
-    chosen = Scored(**{**chosen.__dict__, "engine": Coded(np.zeros(len(chosen.wer), dtype=np.int64), [CHOSEN])})
+    one = np.zeros(len(chosen.wer), dtype=np.int64)
+    inputs = [chosen.input.names[code] for code in np.unique(chosen.input.codes)]
+    alike = {"engine": Coded(one, [CHOSEN]), "input": Coded(one, [inputs[0] if len(inputs) == 1 else MIXED])}
+    chosen = Scored(**{**chosen.__dict__, **alike})
     table: list[dict[str, object]] = []
     for part in (chosen, rows):
         for name in SLICES:
