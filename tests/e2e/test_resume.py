@@ -82,7 +82,7 @@ def test_nightly_runs(mill: Mill, clips: Clips, tmp_path: Path) -> None:
     assert [(one.run_id, one.members) for one in replaced.supersedes] == [(first.run_id, 1)]
 
     # Readers see every clip once, the latest way.
-    [in_force] = recipes("sql", lake.url)
+    in_force = recipes("sql", lake.url)[0]
     assert [row[:2] for row in duckdb.connect().execute(in_force).fetchall()] == [
         (str(tmp_path / "calls"), 3),
         (str(tmp_path / "calls.tar"), 4),

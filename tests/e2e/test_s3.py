@@ -135,7 +135,9 @@ def enforced_authentication(s3: S3) -> Iterator[None]:
     """The S3 server checks credentials, and knows none; in between it takes any."""
 
     def unchecked_actions(count: str) -> None:
-        request = urllib.request.Request(f"{s3.endpoint_url}/moto-api/reset-auth", data=count.encode(), method="POST")
+        request = urllib.request.Request(
+            f"{s3.endpoint_url}/moto-api/reset-auth", data=count.encode(), headers={"Content-Type": "text/plain"}
+        )
         urllib.request.urlopen(request).close()
 
     unchecked_actions("0")
