@@ -13,7 +13,7 @@ from infra.demo.augment import at_level, background, through_channel
 from infra.demo.clips import SAMPLE_RATE, Clip, at_speeds, espeak_clips, read_fsdd
 
 PHRASE_GAP_S = 0.6  # a longer pause ends a phrase; none is drawn between 0.45 s and 0.8 s, so that it is plain to hear
-FSDD_SHARE = 0.8  # of the clips drawn, where there are recordings; the rest are espeak-ng voices
+FSDD_SHARE = 0.65  # of the clips drawn, where there are recordings; the rest are espeak-ng voices
 SILENT = 10  # the label, beside the ten digits, of a frame in which none sounds
 
 

@@ -397,7 +397,7 @@ KEPT_BATCHES = 60
 
 def going_on(steps: int) -> tuple[Stage, ...]:
     """The one stage of a training that starts from a trained model."""
-    return (Stage(steps, (2, 8, 2, 8, 2, 30), (2e-3, 1e-5), (0.3, 0.5)),)
+    return (Stage(steps, (2, 8, 2, 8, 2, 30), (2e-3, 1e-5), (0.3, 0.8)),)
 
 
 def draw(speech: Speech, seconds: int) -> Example:
