@@ -30,7 +30,7 @@ def demo_form(folder: Path, reprocess: bool = False, minutes: float | None = Non
         "transcribers": engines,
         "tts": VOICE,
         # Strings of digits: Whisper's English rules would make one number, and so one word, of each. Its encoder hears
-        # the seconds that are there and not 30: this small a model loses nothing by it, and the demo takes half as long.
+        # the seconds that are there and not 30: so small a model loses nothing by it, and the demo takes half the time.
         "recipe": {"asr": {"normalizer": "basic", "whisper_window": "fitted"}},
         "language": "en",
         "reprocess": reprocess,
