@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 
 import pyarrow as pa
@@ -11,7 +10,6 @@ import pyarrow.compute as pc
 from schemas.config import Recipe, Storage
 from schemas.records import Receipt
 from workers.arrow import table_of
-from workers.late import staged_rows
 from workers.quality.scored import TRANSCRIPT_COLUMNS, UTTERANCE_COLUMNS, scored
 from workers.receipts import Staging
 from workers.report.compare import denoising
@@ -38,15 +36,11 @@ def choose(receipts: Sequence[Receipt], recipe: Recipe, staging: Staging) -> tup
 
 
 def apply_choice(receipt: Receipt, chosen: str, recipe: Recipe, staging_url: str, storage: Storage) -> Receipt:
-    """Choose a staged shard's transcripts heard from ``chosen``, where there are such, and score its utterances again.
-
-    The file is overwritten, so doing it twice is doing it once. Returns the receipt that now holds; the staged one is
-    replaced.
-    """
+    """Choose a staged shard's transcripts heard from ``chosen``, where there are such, and score its utterances again;
+    returns the receipt that now holds."""
     staging = Staging(staging_url, storage)
-    tables = {file.table: file for file in receipt.files}
-    utterances = staged_rows(staging, tables.get("utterances"))
-    transcripts = staged_rows(staging, tables.get("transcripts"))
+    utterances = staging.rows(receipt, "utterances")
+    transcripts = staging.rows(receipt, "transcripts")
     heard = {(row["utterance_id"], row["engine"]): row["text"] for row in transcripts if row["input"] == chosen}
     changed = [
         row
@@ -59,11 +53,7 @@ def apply_choice(receipt: Receipt, chosen: str, recipe: Recipe, staging_url: str
         text = heard[row["utterance_id"], row["transcript_engine"]]
         row.update(transcript=text, transcript_input=chosen)
     score_rows(utterances, transcripts, recipe)
-    written = staging.put_table(receipt.shard_id, "utterances", table_of("utterances", utterances))
-    files = tuple(written if file.table == "utterances" else file for file in receipt.files)
-    receipt = dataclasses.replace(receipt, files=files)
-    staging.put_receipt(receipt)
-    return receipt
+    return staging.replace(receipt, {"utterances": table_of("utterances", utterances)})
 
 
 def _columns(receipts: Sequence[Receipt], table: str, columns: Sequence[str], staging: Staging) -> pa.Table:

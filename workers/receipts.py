@@ -10,6 +10,7 @@ import dataclasses
 import json
 from collections.abc import Iterable
 from functools import cached_property
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -44,6 +45,21 @@ class Staging:
         """The rows of one staged file."""
         fs, root = self._opened
         return pq.read_table(pa.BufferReader(fs.cat_file(f"{root}/{file.path.rsplit('/', 1)[-1]}")))
+
+    def rows(self, receipt: Receipt, table: str) -> list[dict[str, Any]]:
+        """Rows of one table of a staged shard; none where it has no such table."""
+        return [row for file in receipt.files if file.table == table for row in self.read(file).to_pylist()]
+
+    def replace(self, receipt: Receipt, tables: dict[str, pa.Table], **fields: Any) -> Receipt:
+        """Stage ``tables`` of a shard anew, and its receipt with these ``fields``; returns the receipt that now holds.
+
+        Files are overwritten, so doing it twice is doing it once.
+        """
+        written = [self.put_table(receipt.shard_id, name, rows) for name, rows in tables.items()]
+        kept = [file for file in receipt.files if file.table not in tables]
+        receipt = dataclasses.replace(receipt, files=(*kept, *written), **fields)
+        self.put_receipt(receipt)
+        return receipt
 
     def put_receipt(self, receipt: Receipt) -> None:
         """Mark a shard as done; the last thing that happens to it."""

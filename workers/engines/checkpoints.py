@@ -102,9 +102,7 @@ def _fetch(url: str, spec: str, storage: Storage) -> Path:
         info = fs.info(path)
         is_file = info["type"] == "file"
         infos = {path: info} if is_file else fs.find(path, maxdepth=1, detail=True)
-        versions = sorted(
-            (name, one.get("size"), str(one.get("ETag") or one.get("mtime"))) for name, one in infos.items()
-        )
+        versions = [(name, one.get("size"), str(one.get("ETag") or one.get("mtime"))) for name, one in infos.items()]
         local = cache_folder() / stable_id("checkpoint", url, sorted(versions)) / path.rsplit("/", 1)[-1]
         if not local.exists():
             temporary = local.with_name(f"{local.name}.{os.getpid()}.tmp")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,8 @@ from whisper.utils import compression_ratio
 from schemas.config import AsrSettings
 from schemas.errors import VoxmillError
 from workers.engines.base import Failure, Transcription
-from workers.engines.checkpoints import Checkpoint, cache_folder, digest_of, resolve
-from workers.engines.whisper import load_model
+from workers.engines.checkpoints import Checkpoint, cache_folder, digest_of
+from workers.engines.whisper import file_of, load_model
 from workers.engines.whisper_ctranslate2 import cached
 from workers.engines.whisper_loop import Recording, WhisperLoop
 
@@ -39,12 +40,11 @@ def _folder(checkpoint: Checkpoint) -> tuple[Path, str]:
         path = Path(snapshot_download(checkpoint.model))
     if path is not None and path.is_dir():
         return path, digest_of(path)
-    model = load_model(checkpoint, "cpu")
-    path = path or resolve(checkpoint.spec).path  # a name lies in the cache now
+    load = cache(lambda: load_model(checkpoint, "cpu"))
     if path is None:
-        raise VoxmillError("the checkpoint is not where openai-whisper keeps it", checkpoint.spec, "Give its path.")
-    digest = digest_of(path)
-    return cached(model, digest, cache_folder()), digest
+        load()  # which downloads it
+    digest = digest_of(file_of(checkpoint))
+    return cached(load, digest, cache_folder()), digest
 
 
 class FasterWhisperTranscriber(WhisperLoop):

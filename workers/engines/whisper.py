@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -41,6 +42,19 @@ def load_model(checkpoint: Checkpoint, device: str) -> whisper.Whisper:
         ) from error
 
 
+def file_of(checkpoint: Checkpoint) -> Path:
+    """The .pt of a loaded model: a published name lies in the library's cache by then.
+
+    Raises VoxmillError where it does not.
+    """
+    path = checkpoint.path or resolve(checkpoint.spec).path
+    if path is None:
+        raise VoxmillError(
+            "the checkpoint is not where openai-whisper keeps it", checkpoint.spec, "Give its path instead."
+        )
+    return path
+
+
 def encode(encoder: AudioEncoder, mel: torch.Tensor) -> torch.Tensor:
     """``encoder(mel)`` for (batch, n_mels, frames) of any length up to 30 s: the first places of the embedding do."""
     x = F.gelu(encoder.conv1(mel))
@@ -59,12 +73,8 @@ class WhisperTranscriber(WhisperLoop):
     """
 
     def __init__(self, checkpoint: Checkpoint, device: str, settings: AsrSettings) -> None:
-        spec = checkpoint.spec
         self.model = load_model(checkpoint, device)
-        path = checkpoint.path or resolve(spec).path  # a name lies in the cache now
-        if path is None:
-            raise VoxmillError("the checkpoint is not where openai-whisper keeps it", spec, "Give its path instead.")
-        self.digest = digest_of(path)
+        self.digest = digest_of(file_of(checkpoint))
         dims, windows = self.model.dims, _WINDOWS_ON_CPU
         self.fp16 = self.model.device.type == "cuda"
         if self.fp16:
@@ -75,7 +85,7 @@ class WhisperTranscriber(WhisperLoop):
             memory = torch.cuda.get_device_properties(self.model.device).total_memory
             windows = max(1, min(_WINDOWS_ON_CUDA, int(_CACHE_SHARE * memory / cache)))
         languages = self.model.num_languages if self.model.is_multilingual else 0
-        super().__init__(spec, settings, self.model.device, dims.n_mels, languages, windows)
+        super().__init__(checkpoint.spec, settings, self.model.device, dims.n_mels, languages, windows)
 
     def _encode(self, windows: list[torch.Tensor]) -> torch.Tensor:
         mel = torch.stack(windows)

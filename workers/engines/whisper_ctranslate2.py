@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -16,14 +17,17 @@ from whisper.model import MultiHeadAttention, ResidualAttentionBlock, Whisper
 from whisper.tokenizer import get_tokenizer
 
 
-def cached(model: Whisper, digest: str, folder: Path) -> Path:
-    """The converted ``model``, whose checkpoint has ``digest``, under ``folder``; raises OSError where it is full."""
+def cached(load: Callable[[], Whisper], digest: str, folder: Path) -> Path:
+    """The converted model, whose checkpoint has ``digest``, under ``folder``; only one not converted yet is loaded.
+
+    Raises OSError where there is no room for it.
+    """
     made = folder / f"ctranslate2-{digest.removeprefix('blake3:')[:40]}"
     if not made.is_dir():
         temporary = made.with_name(f"{made.name}.{os.getpid()}.tmp")
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
-        convert(model, temporary)
+        convert(load(), temporary)
         with suppress(OSError):  # another process was first
             temporary.replace(made)
         shutil.rmtree(temporary, ignore_errors=True)
