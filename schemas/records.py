@@ -115,11 +115,13 @@ class Shard:
 
 @dataclass(frozen=True)
 class StageTime:
-    """Seconds one stage spent on one shard. ``gpu_s``: wall seconds times the share of a GPU that was held."""
+    """Seconds one stage spent on one shard. ``gpu_s``: wall seconds times the share of a GPU that was held;
+    ``started_at``: seconds since 1970, UTC."""
 
     wall_s: float = 0.0
     cpu_s: float = 0.0
     gpu_s: float = 0.0
+    started_at: float = 0.0
 
 
 @dataclass(frozen=True)

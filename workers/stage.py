@@ -24,11 +24,11 @@ class Clock:
     share of one that is held, ``gpus``."""
 
     def __init__(self, gpus: float = 0.0) -> None:
-        self._wall, self._cpu, self._gpus = time.perf_counter(), _cpu_seconds(), gpus
+        self._wall, self._cpu, self._gpus, self._started_at = time.perf_counter(), _cpu_seconds(), gpus, time.time()
 
     def read(self) -> StageTime:
         wall_s = time.perf_counter() - self._wall
-        return StageTime(wall_s, max(0.0, _cpu_seconds() - self._cpu), gpu_s=self._gpus * wall_s)
+        return StageTime(wall_s, max(0.0, _cpu_seconds() - self._cpu), self._gpus * wall_s, self._started_at)
 
 
 def _cpu_seconds() -> float:
