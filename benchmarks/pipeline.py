@@ -6,8 +6,8 @@
 Sources are FSDD's tars and the folders of speech beside them, linked as often as the hours ask for. The first command
 prints wall seconds (after start-up: from the moment the first shard is in work to the last receipt) over the stages'
 summed CPU seconds divided by the cores, the loading of models not among them though most of it falls into the wall
-time; the second one the peak of the process tree's memory for a corpus and for one ``--grow`` times as long. On a
-virtual machine, CPU that the host took away meanwhile is told too.
+time; the second one the peak of the process tree's memory for a corpus and for one ``--grow`` times as long (measuring
+it takes CPU itself, so the first does not). On a virtual machine, CPU that the host took away meanwhile is told too.
 """
 
 from __future__ import annotations
@@ -80,8 +80,11 @@ def _stolen_s() -> float:
 
 
 @contextmanager
-def measured_memory() -> Iterator[Memory]:
+def measured_memory(really: bool) -> Iterator[Memory]:
     memory = Memory()
+    if not really:
+        yield memory
+        return
     memory.start()
     try:
         yield memory
@@ -119,7 +122,7 @@ def run(sources: list[str], destination: str, arguments: argparse.Namespace) -> 
     planned = make_plan(discover(sources, parameters.storage), recipe.fingerprint(digests), parameters, Published())
     job = Job(recipe, parameters.storage, parameters.sharding, planned.fingerprint, f"{destination}/_staging/x")
     stolen_s = _stolen_s()
-    with measured_memory() as memory, connect(parameters.cluster, parameters.storage):
+    with measured_memory(arguments.grow > 0) as memory, connect(parameters.cluster, parameters.storage):
         receipts = []
         for receipt in process_shards(planned.shards, job, parameters.cluster, Published(), frozenset()):
             if receipt.failed:
@@ -158,11 +161,12 @@ def main() -> None:
             sources = link_sources(arguments.data.resolve(), Path(folder) / "in", hours)
             found = run(sources, str(Path(folder) / "out"), arguments)
         ideal = found["cpu_s"] / arguments.cpus
+        peak = f", peak {found['peak_bytes'] / 2**30:.2f} GiB" if arguments.grow else ""
         print(
             f"{found['audio_s'] / 3600:.2f} h of audio: start-up {found['start_up_s']:.1f} s, "
             f"wall {found['wall_s']:.1f} s, "
             f"stages' CPU / cores {ideal:.1f} s, ratio {found['wall_s'] / ideal:.3f}, "
-            f"{found['audio_s'] / found['wall_s']:.1f} times real time, peak {found['peak_bytes'] / 2**30:.2f} GiB, "
+            f"{found['audio_s'] / found['wall_s']:.1f} times real time{peak}, "
             f"{found['stolen_s']:.0f} CPU s taken away by the host"
         )
 

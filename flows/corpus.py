@@ -42,7 +42,8 @@ from tasks.report import report
 from tasks.summary import headline
 from tasks.wording import count
 from workers.cluster import connect
-from workers.engines.checkpoints import check_available, checkpoint_digest
+from workers.engines.checkpoints import checkpoint_digest
+from workers.engines.registry import check_ready
 from workers.storage import absolute_url
 
 T = TypeVar("T")
@@ -141,7 +142,7 @@ def fingerprint_of(recipe: Recipe, storage: Storage) -> str:
     """
     engines = [*recipe.asr.transcribers, *([recipe.tts.synthesizer] if recipe.tts.synthesizer else [])]
     for spec in engines:
-        check_available(spec, storage)
+        check_ready(spec, storage)
     digests = {spec: checkpoint_digest(spec, storage) for spec in engines}
     return recipe.fingerprint({spec: digest for spec, digest in digests.items() if digest is not None})
 

@@ -23,6 +23,7 @@ from workers.publishing import (
     write_quality,
 )
 from workers.receipts import Staging
+from workers.sources.store import StoreError
 from workers.storage import open_filesystem, put_bytes
 from workers.summing import manifest_of
 
@@ -38,8 +39,15 @@ def publish(plan: Plan, receipts: list[Receipt], parameters: CorpusParameters, r
 
     Every step before the manifest can be repeated; until it is there, no reader sees the run. Shards that failed are
     left out and named in it; a run that breaches its gate is published too, as ``failed_quality``. Raises VoxmillError
-    where nothing can be published or the counts do not add up.
+    where nothing can be published, the counts do not add up or the destination cannot be written to.
     """
+    try:
+        return _publish(plan, receipts, parameters, run)
+    except OSError as error:
+        raise StoreError(error, parameters.destination) from error
+
+
+def _publish(plan: Plan, receipts: list[Receipt], parameters: CorpusParameters, run: Run) -> RunManifest:
     logger, storage, destination = get_run_logger(), parameters.storage, parameters.destination
     layout = Layout(destination=destination)
     staging = Staging(layout.staging(plan.fingerprint), storage)

@@ -131,30 +131,11 @@ def s3(aws_environment: None) -> Iterator[S3]:
 @pytest.fixture(scope="session")
 def ray_session(aws_environment: None) -> Iterator[None]:
     """One local Ray of two CPUs for all tests that run the data plane in this process."""
-    import ray
+    from schemas.config import Cluster, Storage
+    from workers.cluster import connect
 
-    if ray.is_initialized():
+    with connect(Cluster(cpus=2, object_store_mb=300), Storage()):
         yield
-        return
-    for attempt in range(1, 4):
-        try:
-            ray.init(
-                num_cpus=2,
-                num_gpus=0,
-                object_store_memory=300 * 1024 * 1024,
-                include_dashboard=False,
-                configure_logging=False,
-                log_to_driver=False,
-            )
-            break
-        except Exception:  # a bare Exception is what Ray raises where its processes are not up within 30 seconds
-            ray.shutdown()
-            if attempt == 3:
-                raise
-    try:
-        yield
-    finally:
-        ray.shutdown()
 
 
 @pytest.fixture(scope="session")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import socket
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -76,13 +77,14 @@ def _start_local(cluster: Cluster) -> None:
         os.environ.setdefault(name, value)
     for attempt in range(1, _STARTS + 1):
         try:
-            ray.init(
-                num_cpus=max(1, int(cluster.cpus)) if cluster.cpus else os.cpu_count(),
-                object_store_memory=(cluster.object_store_mb or _LOCAL_OBJECT_STORE_MB) << 20,
-                include_dashboard=False,
-                logging_level=logging.CRITICAL,
-                log_to_driver=False,
-            )
+            with _hushed():
+                ray.init(
+                    num_cpus=max(1, int(cluster.cpus)) if cluster.cpus else os.cpu_count(),
+                    object_store_memory=(cluster.object_store_mb or _LOCAL_OBJECT_STORE_MB) << 20,
+                    include_dashboard=False,
+                    logging_level=logging.CRITICAL,
+                    log_to_driver=False,
+                )
             return
         except Exception as error:  # a bare Exception is what Ray raises where it is not up within 30 seconds
             ray.shutdown()
@@ -91,6 +93,21 @@ def _start_local(cluster: Cluster) -> None:
                     f"a local Ray could not be started ({_first_line(error)})",
                     do="Close what else keeps this machine busy, or name a cluster with --ray-address",
                 ) from error
+
+
+@contextmanager
+def _hushed() -> Iterator[None]:
+    """Nothing on stderr meanwhile, not even what Ray's core says there of how quiet it has been told to be. What goes
+    wrong is raised."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    try:
+        with open(os.devnull, "wb") as nothing:
+            os.dup2(nothing.fileno(), 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
 
 
 def _credentials() -> dict[str, str]:

@@ -133,13 +133,19 @@ def write_parts(parts: Sequence[Part], destination: str, staging: Staging, stora
 
 
 def fan_out(function: Callable[..., Any], calls: Sequence[tuple[Any, ...]]) -> list[Any]:
-    """Results of ``function`` over ``calls``, in order; as Ray tasks where there is more than one."""
+    """Results of ``function`` over ``calls``, in order; as Ray tasks where there is more than one.
+
+    Raises what ``function`` raises.
+    """
     if len(calls) < 2:
         return [function(*call) for call in calls]
     import ray
 
     remote = ray.remote(num_cpus=0.5, max_retries=3)(function)
-    return ray.get([remote.remote(*call) for call in calls])
+    try:
+        return ray.get([remote.remote(*call) for call in calls])
+    except ray.exceptions.RayTaskError as error:
+        raise error.cause or error from None
 
 
 def read_published(

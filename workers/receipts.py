@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from schemas.config import Storage
+from schemas.errors import VoxmillError
 from schemas.records import ErrorCounts, Receipt, StagedFile, StageTime
 from workers.parquet import to_bytes
 from workers.storage import open_filesystem, put_bytes
@@ -42,9 +43,17 @@ class Staging:
         return StagedFile(table, f"{self.url}/{name}", rows.num_rows, data.size)
 
     def read(self, file: StagedFile) -> pa.Table:
-        """The rows of one staged file."""
+        """The rows of one staged file; raises VoxmillError where it has gone."""
         fs, root = self._opened
-        return pq.read_table(pa.BufferReader(fs.cat_file(f"{root}/{file.path.rsplit('/', 1)[-1]}")))
+        try:
+            data = fs.cat_file(f"{root}/{file.path.rsplit('/', 1)[-1]}")
+        except FileNotFoundError:
+            raise VoxmillError(
+                "a finished shard has gone: another run has published it meanwhile, or somebody removed it",
+                file.path,
+                "Nothing is lost and this run publishes nothing: run again for what is left to do",
+            ) from None
+        return pq.read_table(pa.BufferReader(data))
 
     def rows(self, receipt: Receipt, table: str) -> list[dict[str, Any]]:
         """Rows of one table of a staged shard; none where it has no such table."""

@@ -11,6 +11,7 @@ from collections.abc import Callable
 import psutil
 import pyarrow as pa
 
+from schemas.errors import VoxmillError
 from schemas.records import StageTime
 from workers.block import pack, unpack
 from workers.engines.batching import is_device_lost
@@ -59,7 +60,9 @@ def timed(name: str, work: Work, step: Callable[[Work], Work], gpus: float = 0.0
 
 
 def failed(work: Work, name: str, error: Exception) -> Work:
-    message = f"{name}: {type(error).__name__}: {' '.join(str(error).split())[:500]}"
+    """``work`` as one that could not be finished, which its receipt will tell."""
+    kind = "" if isinstance(error, VoxmillError) else f"{type(error).__name__}: "
+    message = f"{name}: {kind}{' '.join(str(error).split())[:500]}"
     return dataclasses.replace(work, utterances=[], rejects=[], failed=message)
 
 

@@ -14,6 +14,8 @@ from workers.receipts import Staging
 from workers.rows import Row, rows_of
 from workers.sample import keep_raw
 from workers.scoring import score_rows
+from workers.sources.store import StoreError
+from workers.stage import Clock
 from workers.work import Work
 
 LEDGER_TABLE = "members"
@@ -29,9 +31,13 @@ class Write:
         self._staging = Staging(staging_url, storage)
 
     def __call__(self, work: Work) -> Receipt:
-        """Stage every table of ``work``, then its receipt. A failed shard gets a receipt that is not staged."""
+        """Stage every table of ``work``, then its receipt. A failed shard gets a receipt that is not staged.
+
+        Raises StoreError where the store refuses.
+        """
         if work.failed:
             return failed_receipt(work)
+        clock = Clock()
         rows = rows_of(work, self._recipe)
         score_rows(rows["utterances"], rows["transcripts"], self._recipe)
         keep_raw(work, rows, self._recipe)
@@ -41,7 +47,16 @@ class Write:
         if work.late:
             late = [{"member": member, **side} for member, side in sorted(work.late.items())]
             tables[LATE_TABLE] = pa.Table.from_pylist(late, _LATE)
+        try:
+            return self._stage(work, rows, ledger, tables, clock)
+        except OSError as error:
+            raise StoreError(error, self._staging.url) from error
+
+    def _stage(
+        self, work: Work, rows: dict[str, list[Row]], ledger: list[Row], tables: dict[str, pa.Table], clock: Clock
+    ) -> Receipt:
         files = tuple(self._staging.put_table(work.shard.id, name, table) for name, table in tables.items())
+        work.stages["write"] = clock.read()
         receipt = _receipt(work, rows, files=files, ledger=ledger)
         self._staging.put_receipt(receipt)
         return receipt

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import json
+import subprocess
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +15,7 @@ import pytest
 import soundfile
 
 from infra.demo.packs import tar_bytes, tar_gz_bytes, zip_bytes
+from schemas.errors import VoxmillError
 from schemas.manifest import RunManifest
 from schemas.reasons import Reason
 from tests.e2e import hostile
@@ -221,3 +224,29 @@ def test_what_was_rejected_is_not_tried_again(outcome: Outcome, mill: Mill) -> N
         root / name for name in ("broken.tar", "absurd.zip", "special.tar", "truncated.tar", "text.zip", "broken")
     ]
     assert mill.run(sources, outcome.lake.url) is None
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A filesystem of 64 kB; skips where this user may not mount one."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "none", disk], capture_output=True).returncode:
+        pytest.skip("only root may mount the small filesystem that this fills")
+    try:
+        yield disk
+    finally:
+        subprocess.run(["umount", "--lazy", disk], check=True)
+
+
+def test_a_full_disk_is_told_and_the_run_goes_on_once_there_is_space(
+    mill: Mill, small_disk: Path, good: Members, tmp_path: Path
+) -> None:
+    (tmp_path / "good.tar").write_bytes(tar_bytes(good))
+    with pytest.raises(VoxmillError, match=r"no space is left.*Free some, or name another destination") as told:
+        mill.run([tmp_path / "good.tar"], small_disk / "lake")
+    assert "\n" not in str(told.value)
+    subprocess.run(["mount", "-o", "remount,size=64m", small_disk], check=True)
+    manifest = mill.run([tmp_path / "good.tar"], small_disk / "lake")
+    assert manifest is not None
+    assert manifest.members_published == 2

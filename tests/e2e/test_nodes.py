@@ -45,7 +45,7 @@ def test_a_run_on_a_cluster(
         str(shared_data / "cmu-arctic"), str(shared_data / "broken"),
         "--destination", str(tmp_path / "lake"),
         "--ray-address", two_nodes,
-        *(word for family, path in bundled_checkpoints.items() for word in ("--transcribers", f"{family}:{path}")),
+        "--transcribers", f"whisper:{bundled_checkpoints['whisper']}",
     ]  # fmt: skip
     done = voxmill(tmp_path, *command)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -53,16 +53,3 @@ def test_a_run_on_a_cluster(
     assert manifest is not None
     assert manifest.members_in == manifest.members_published + manifest.members_rejected
     assert [archive.members_published for archive in manifest.archives] == [4, 0]
-
-
-def test_a_cluster_that_does_not_answer_is_one_line(bundled_checkpoints: dict[str, Path], tmp_path: Path) -> None:
-    speech = tmp_path / "speech"
-    speech.mkdir()
-    (speech / "one.wav").write_bytes(b"")
-    done = voxmill(
-        tmp_path, "run", str(speech), "--destination", str(tmp_path / "lake"), "--ray-address", "127.0.0.1:1",
-        "--transcribers", f"whisper:{bundled_checkpoints['whisper']}",
-    )  # fmt: skip
-    assert done.returncode != 0
-    assert done.stderr.splitlines()[-1].startswith("error: ray address 127.0.0.1:1: no Ray cluster answers")
-    assert "Traceback" not in done.stdout + done.stderr

@@ -155,7 +155,7 @@ def test_two_runs_are_compared_or_the_missing_one_is_named(lake: Path, prefect_h
     assert "no run r0 is published here" in refused.output
 
 
-def test_commands_on_a_destination_without_runs_say_so(tmp_path: Path) -> None:
+def test_commands_on_a_destination_without_runs_say_so(tmp_path: Path, prefect_harness: None) -> None:
     for command in ("verify", "report"):
         refused = voxmill(command, tmp_path)
         assert refused.exit_code == 1

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from schemas.config import Cluster
 from schemas.errors import VoxmillError
+from tests.conftest import ROOT
 from workers.cluster import shares
 
 ENGINES = ["whisper:a", "conformer:b", "espeak:en-us"]
@@ -29,3 +33,19 @@ def test_overrides_are_taken_and_checked() -> None:
     assert found["espeak:en-us"].gpus == 0
     with pytest.raises(VoxmillError, match="ask for 2 GPUs and the cluster has 1"):
         shares(8, 1, ENGINES[:1], 10, Cluster(gpus={"whisper:a": 2}))
+
+
+def test_a_cluster_that_does_not_answer_is_one_line() -> None:
+    code = """
+from schemas.config import Cluster, Storage
+from schemas.errors import VoxmillError
+from workers.cluster import connect
+try:
+    with connect(Cluster(address="127.0.0.1:1"), Storage()):
+        print("connected")
+except VoxmillError as error:
+    print(error)
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("ray address 127.0.0.1:1: no Ray cluster answers")
+    assert len(done.stdout.splitlines()) == 1

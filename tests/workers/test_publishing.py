@@ -19,7 +19,7 @@ from schemas.tables import LEDGER, TABLES
 from workers.compact import parts_of, write_table
 from workers.ledger import published, runs_in_force, superseded
 from workers.parquet import to_bytes
-from workers.publishing import check_counts
+from workers.publishing import check_counts, fan_out
 from workers.receipts import Staging, from_json, to_json
 from workers.storage import put_bytes
 
@@ -92,6 +92,19 @@ def test_staging_forgets_what_is_cleared_and_nothing_else(tmp_path: Path) -> Non
     assert staging.read(receipts[0].files[0]).equals(rows)
     staging.clear(receipts[:1])
     assert staging.done() == {"b"}
+
+
+def test_a_staged_file_that_has_gone_is_told_in_one_line(tmp_path: Path, ray_session: None) -> None:
+    staging = Staging(str(tmp_path / "s"), STORAGE)
+    rows = pa.Table.from_pylist([dict.fromkeys(LEDGER.names, "x")], LEDGER)
+    receipts = [receipt(name, files=(staging.put_table(name, "members", rows),)) for name in "ab"]
+    for one in receipts:
+        staging.put_receipt(one)
+    staging.clear(receipts)  # as another run does that has published them
+    for calls in (receipts[:1], receipts):  # in this process, and as Ray tasks
+        with pytest.raises(VoxmillError, match=r"another run has published it meanwhile.*run again") as told:
+            fan_out(staging.read, [one.files for one in calls])
+        assert "\n" not in str(told.value)
 
 
 def publish_ledger(destination: Path, run_id: str, fingerprint: str, members: dict[str, str]) -> pa.Table:

@@ -11,7 +11,7 @@ from schemas.config import AsrSettings, Storage
 from schemas.errors import VoxmillError
 from schemas.spec import EngineSpec
 from workers.engines.base import Synthesizer, Transcriber
-from workers.engines.checkpoints import resolve
+from workers.engines.checkpoints import check_available, resolve
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,14 @@ SYNTHESIZERS = {
 }
 
 
-def _class_of(spec: str, families: dict[str, Family]) -> Any:
+def check_ready(spec: str, storage: Storage | None = None) -> None:
+    """Fail now, before any audio is read, where the engine ``spec`` could not be loaded: VoxmillError for a family that
+    is not there, a library that is not installed or a checkpoint that cannot be had."""
+    _family_of(spec, {**TRANSCRIBERS, **SYNTHESIZERS})
+    check_available(spec, storage)
+
+
+def _family_of(spec: str, families: dict[str, Family]) -> Family:
     name = EngineSpec.parse(spec).family
     family = families.get(name)
     if family is None:
@@ -50,7 +57,11 @@ def _class_of(spec: str, families: dict[str, Family]) -> Any:
     if find_spec(family.library) is None:
         package = f"voxmill[{family.extra}]" if family.extra else "voxmill"
         raise VoxmillError(f"the library {family.library!r} is not installed", spec, f"Run: pip install '{package}'")
-    module, _, attribute = family.target.partition(":")
+    return family
+
+
+def _class_of(spec: str, families: dict[str, Family]) -> Any:
+    module, _, attribute = _family_of(spec, families).target.partition(":")
     return getattr(import_module(module), attribute)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Mapping
 from typing import Any
@@ -54,6 +55,12 @@ def _explain(error: Exception) -> tuple[Reason, str, str]:
         if "bucket" in said.lower():
             return Reason.SOURCE_MISSING, "no such bucket", "Check the bucket's name, storage.endpoint_url and region"
         return Reason.SOURCE_MISSING, "nothing is there", "Check the URL for typing errors and the store it lies in"
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return (
+            Reason.SOURCE_UNREACHABLE,
+            f"no space is left ({said})",
+            ("Free some, or name another destination; then run again: finished shards are kept"),
+        )
     if isinstance(error, ImportError):
         return Reason.SOURCE_UNREACHABLE, f"no driver for this kind of store ({said})", "Install the package it names"
     if isinstance(error, ValueError) and "rotocol" in said:
