@@ -5,8 +5,8 @@
 
 Sources are FSDD's tars and the folders of speech beside them, linked as often as the hours ask for. The first command
 prints wall seconds (after start-up: from the moment the first shard is in work to the last receipt) over the stages'
-summed CPU seconds divided by the cores, the loading of models not among them though most of it falls into the wall
-time; the second one the peak of the process tree's memory for a corpus and for one ``--grow`` times as long (measuring
+summed CPU seconds divided by the cores, that part of the loading of models among them that falls into the wall time;
+the second one the peak of the process tree's memory for a corpus and for one ``--grow`` times as long (measuring
 it takes CPU itself, so the first does not). On a virtual machine, CPU that the host took away meanwhile is told too.
 """
 
@@ -25,7 +25,7 @@ from pathlib import Path
 import psutil
 
 from schemas.config import AsrSettings, Cluster, CorpusParameters, Recipe, Sharding, TtsSettings
-from schemas.records import Published
+from schemas.records import Published, StageTime
 
 ROOT = Path(__file__).resolve().parent.parent
 CHECKPOINTS = ROOT / "infra/demo/checkpoints"
@@ -93,6 +93,11 @@ def measured_memory(really: bool) -> Iterator[Memory]:
         memory.join()
 
 
+def _share_after(begin: float, spent: StageTime) -> float:
+    """How much of a stage's time, 0 to 1, came after ``begin`` (seconds since 1970)."""
+    return min(1.0, max(0.0, (spent.started_at + spent.wall_s - begin) / max(spent.wall_s, 1e-6)))
+
+
 def run(sources: list[str], destination: str, arguments: argparse.Namespace) -> dict[str, float]:
     """Process ``sources`` once; figures in seconds and bytes."""
     from workers.cluster import connect
@@ -134,14 +139,14 @@ def run(sources: list[str], destination: str, arguments: argparse.Namespace) -> 
     stages: dict[str, float] = {}
     for receipt in receipts:
         for name, spent in receipt.stages.items():
-            stages[name] = stages.get(name, 0.0) + spent.cpu_s
+            stages[name] = stages.get(name, 0.0) + spent.cpu_s * _share_after(first, spent)
     for name, spent_s in stages.items():
         print(f"  {name:45s} {spent_s:8.1f} CPU s")
     return {
         "audio_s": sum(receipt.audio_s for receipt in receipts),
         "start_up_s": first - begun,
         "wall_s": ended - first,
-        "cpu_s": sum(spent_s for name, spent_s in stages.items() if not name.startswith("load ")),
+        "cpu_s": sum(stages.values()),
         "stolen_s": stolen_s,
         "peak_bytes": float(memory.peak),
     }
@@ -151,7 +156,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--hours", type=float, default=1.0)
-    parser.add_argument("--minutes", type=float, default=3.0, help="audio per shard")
+    parser.add_argument("--minutes", type=float, default=1.0, help="audio per shard")
     parser.add_argument("--grow", type=int, default=0)
     parser.add_argument("--cpus", type=float, default=float(os.cpu_count() or 1))
     parser.add_argument("--tts", action="store_true")
