@@ -1,7 +1,7 @@
 """The whole data plane: wall time against the stages' own CPU time, start-up, and peak memory as the corpus grows.
 
     python -m benchmarks.pipeline --data ../shared/data --hours 1
-    python -m benchmarks.pipeline --data ../shared/data --hours 0.25 --grow 10
+    python -m benchmarks.pipeline --data ../shared/data --hours 0.5 --grow 10 --whisper-window fitted
 
 Sources are FSDD's tars and the folders of speech beside them, linked as often as the hours ask for. The first command
 prints wall seconds (after start-up: from the moment the first shard is in work to the last receipt) over the stages'
@@ -111,7 +111,8 @@ def run(sources: list[str], destination: str, arguments: argparse.Namespace) -> 
             transcribers=(
                 f"whisper:{CHECKPOINTS / 'whisper-digits.pt'}",
                 f"conformer:{CHECKPOINTS / 'conformer-digits.nemo'}",
-            )
+            ),
+            whisper_window=arguments.whisper_window,
         ),
         tts=TtsSettings(synthesizer="espeak:en-us" if arguments.tts else None),
     )
@@ -159,6 +160,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=1.0, help="audio per shard")
     parser.add_argument("--grow", type=int, default=0)
     parser.add_argument("--cpus", type=float, default=float(os.cpu_count() or 1))
+    parser.add_argument("--whisper-window", choices=("full", "fitted"), default="full")
     parser.add_argument("--tts", action="store_true")
     arguments = parser.parse_args()
     for hours in [arguments.hours, *([arguments.hours * arguments.grow] if arguments.grow else [])]:
