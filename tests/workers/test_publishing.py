@@ -16,10 +16,10 @@ from schemas.manifest import ArchiveCounts, RunManifest
 from schemas.records import Archive, ErrorCounts, Plan, Receipt, Shard, StagedFile, StageTime
 from schemas.records import Layout as ArchiveLayout
 from schemas.tables import LEDGER, TABLES
-from workers.compact import parts_of, write_table
+from workers.compact import Part, parts_of, write_table
 from workers.ledger import published, runs_in_force, superseded
 from workers.parquet import to_bytes
-from workers.publishing import check_counts, fan_out
+from workers.publishing import check_counts, write_parts
 from workers.receipts import Staging, from_json, to_json
 from workers.storage import put_bytes
 
@@ -101,9 +101,10 @@ def test_a_staged_file_that_has_gone_is_told_in_one_line(tmp_path: Path, ray_ses
     for one in receipts:
         staging.put_receipt(one)
     staging.clear(receipts)  # as another run does that has published them
-    for calls in (receipts[:1], receipts):  # in this process, and as Ray tasks
+    parts = [Part("utterances", f"utterances/{one.shard_id}.parquet", one.files) for one in receipts]
+    for some in (parts[:1], parts):  # in this process, and as Ray tasks
         with pytest.raises(VoxmillError, match=r"another run has published it meanwhile.*run again") as told:
-            fan_out(staging.read, [one.files for one in calls])
+            write_parts(some, str(tmp_path / "lake"), staging, STORAGE)
         assert "\n" not in str(told.value)
 
 
