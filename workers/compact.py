@@ -56,9 +56,8 @@ def write_table(name: str, pieces: Iterator[pa.Table], path: str, destination: s
     fs, target = open_filesystem(f"{destination}/{path}", storage)
     fs.makedirs(target.rsplit("/", 1)[0], exist_ok=True)
     with fs.open(target, "wb") as sink:
-        writer = TableWriter(sink, name, schema_of(name))
-        for piece in pieces:
-            writer.write(piece)
-        writer.close()
+        with TableWriter(sink, name, schema_of(name)) as writer:
+            for piece in pieces:
+                writer.write(piece)
         size = sink.tell()
     return PublishedFile(table=name, path=path, rows=writer.rows, bytes=size)

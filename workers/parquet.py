@@ -35,7 +35,10 @@ def writer_options(schema: pa.Schema) -> dict[str, Any]:
 
 
 class TableWriter:
-    """Writes the rows of one file in row groups of the table's size, whatever the pieces they come in."""
+    """Writes the rows of one file in row groups of the table's size, whatever the pieces they come in.
+
+    A context manager: the file is whole once the block is left, and no error has left it.
+    """
 
     def __init__(self, sink: BinaryIO, table: str, schema: pa.Schema) -> None:
         self._writer = pq.ParquetWriter(sink, schema, **writer_options(schema))
@@ -64,15 +67,20 @@ class TableWriter:
         self.rows += group.num_rows
         self._pending, self._rows, self._bytes = [], 0, 0
 
-    def close(self) -> None:
-        self._flush()
-        self._writer.close()
+    def __enter__(self) -> TableWriter:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        try:
+            if kind is None:
+                self._flush()
+        finally:
+            self._writer.close()  # else it is closed by the garbage collector, after the file beneath
 
 
 def to_bytes(table: str, rows: pa.Table) -> pa.Buffer:
     """``rows`` as one Parquet file."""
     sink = pa.BufferOutputStream()
-    writer = TableWriter(sink, table, rows.schema)
-    writer.write(rows)
-    writer.close()
+    with TableWriter(sink, table, rows.schema) as writer:
+        writer.write(rows)
     return sink.getvalue()
