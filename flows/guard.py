@@ -12,7 +12,7 @@ from collections.abc import Callable
 from types import FrameType
 from typing import NoReturn
 
-_FORWARDED = (signal.SIGTERM, signal.SIGHUP)
+_FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _PR_SET_PDEATHSIG = 1  # Linux, prctl(2)
 _DONE = b"."
 
@@ -20,7 +20,9 @@ _DONE = b"."
 def guarded(main: Callable[[], object]) -> NoReturn:
     """Run ``main`` in a fork of this process and exit as it does; say so where it ends without having returned.
 
-    Call it before threads are started. Ctrl-C reaches the child by itself, other requests to stop are handed on.
+    Call it before threads are started. Requests to stop are handed on to the child alone. It has a process group of its
+    own, for a terminal sends Ctrl-C to the whole group, and Prefect's server would be gone before the flow has told it
+    how it ended.
     """
     reading, writing = os.pipe()
     os.set_blocking(reading, False)
@@ -28,6 +30,7 @@ def guarded(main: Callable[[], object]) -> NoReturn:
     child = os.fork()
     if not child:
         os.close(reading)
+        os.setpgid(0, 0)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _FORWARDED)
         _die_with_parent()
         try:
@@ -36,7 +39,6 @@ def guarded(main: Callable[[], object]) -> NoReturn:
             os.write(writing, _DONE)
         sys.exit(0)
     os.close(writing)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
     def forward(number: int, frame: FrameType | None) -> None:
         with contextlib.suppress(ProcessLookupError):
