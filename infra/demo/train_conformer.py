@@ -36,7 +36,7 @@ IGNORED = -100  # what torch's losses skip
 FRAMES_HZ = SAMPLE_RATE / HOP / SUBSAMPLING  # of the encoder's output
 
 
-def config(tokenizer: Path | str = "") -> dict[str, Any]:
+def config(tokenizer: Path) -> dict[str, Any]:
     """The model as NeMo's ``conformer_ctc_bpe.yaml`` lays it out, small, with the tokenizer in that folder."""
     asr = "nemo.collections.asr.modules"
     return {
@@ -97,16 +97,16 @@ def config(tokenizer: Path | str = "") -> dict[str, Any]:
     }
 
 
-def new_model() -> Any:
-    """An untrained ``EncDecCTCModelBPE``. Imports NeMo, which takes a while."""
+def new_model(folder: Path) -> Any:
+    """An untrained ``EncDecCTCModelBPE``, whose tokenizer lies in ``folder`` until the model is saved. Imports NeMo,
+    which takes a while."""
     from nemo.collections.asr.models import EncDecCTCModelBPE
     from nemo.utils import logging
     from omegaconf import OmegaConf
 
     logging.setLevel(logging.ERROR)
-    with tempfile.TemporaryDirectory() as folder:
-        make_tokenizer(Path(folder))
-        return EncDecCTCModelBPE(cfg=OmegaConf.create(config(folder)))
+    make_tokenizer(folder)
+    return EncDecCTCModelBPE(cfg=OmegaConf.create(config(folder)))
 
 
 def make_tokenizer(folder: Path) -> None:
@@ -196,7 +196,7 @@ class Trainee(nn.Module):
     def __init__(self, model: Any) -> None:
         super().__init__()
         self.model = model
-        self.frame = nn.Linear(config()["encoder"]["d_model"], len(DIGITS) + 1)
+        self.frame = nn.Linear(model.cfg.encoder.d_model, len(DIGITS) + 1)
 
     def losses(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """CTC per word, and the cross-entropy of the frames' digits."""
@@ -262,10 +262,11 @@ def main() -> None:
     torch.manual_seed(options.seed)
     rng = np.random.default_rng(options.seed)
     speech = Speech(*pools(options.fsdd, options.espeak_clips, rng, options.without_speaker), rng)
-    model = restore(options.start) if options.start else new_model()
-    for progress in train(model, speech, options.rounds, started=options.start is not None):
-        print(progress, flush=True)
-    model.save_to(str(options.checkpoint))
+    with tempfile.TemporaryDirectory() as folder:
+        model = restore(options.start) if options.start else new_model(Path(folder))
+        for progress in train(model, speech, options.rounds, started=options.start is not None):
+            print(progress, flush=True)
+        model.save_to(str(options.checkpoint))
 
 
 if __name__ == "__main__":
