@@ -12,14 +12,17 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from schemas.config import Storage
+from schemas.config import Recipe, Storage
 from schemas.manifest import RunManifest
 from workers.storage import open_filesystem
 
 
 @dataclass(frozen=True)
 class Mill:
-    """Runs the flow with fixed engines, on the Ray and the Prefect of the test session."""
+    """Runs the flow with fixed engines, on the Ray and the Prefect of the test session.
+
+    Whisper hears fitted windows, for time: what it hears in whole ones is tested with the engine.
+    """
 
     transcribers: tuple[str, ...]
 
@@ -27,7 +30,9 @@ class Mill:
         """The manifest of a run; None where there was nothing new. Raises what the flow raised."""
         from flows.corpus import corpus
 
-        form = {"transcribers": self.transcribers, "language": "en", **form}
+        recipe: Recipe = form.pop("recipe", Recipe())
+        recipe = recipe.model_copy(update={"asr": recipe.asr.model_copy(update={"whisper_window": "fitted"})})
+        form = {"transcribers": self.transcribers, "language": "en", "recipe": recipe, **form}
         state = corpus(sources=[str(one) for one in sources], destination=str(destination), return_state=True, **form)
         outcome = state.result(raise_on_failure=False)
         if isinstance(outcome, BaseException):

@@ -45,7 +45,7 @@ def test_a_run_on_a_cluster(
         str(shared_data / "cmu-arctic"), str(shared_data / "broken"),
         "--destination", str(tmp_path / "lake"),
         "--ray-address", two_nodes,
-        "--transcribers", f"whisper:{bundled_checkpoints['whisper']}",
+        "--transcribers", f"whisper:{bundled_checkpoints['whisper']}", "--set", "asr.whisper_window=fitted",
     ]  # fmt: skip
     done = voxmill(tmp_path, *command)
     assert done.returncode == 0, done.stdout + done.stderr

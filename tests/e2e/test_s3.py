@@ -91,6 +91,7 @@ def test_killed_run_goes_on_where_it_stopped(mill: Mill, s3: S3, sources: list[s
         sys.executable, "-m", "flows.cli", "run", *sources, "--destination", f"{killed}/lake", "--language", "en",
         "--transcribers", mill.transcribers[0], "--endpoint-url", s3.endpoint_url,
         "--set", f"sharding.max_members={MEMBERS_PER_SHARD}", "--set", "cluster.cpus=2",
+        "--set", "asr.whisper_window=fitted",
         "--set", "cluster.object_store_mb=200",
     ]  # fmt: skip
     fs = s3.filesystem()
