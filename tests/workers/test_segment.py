@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from speech_clips import clips_of
 
+from infra.demo.clips import audible, read_fsdd
 from schemas.config import SegmentationSettings
 from workers.segment import FRAME_S, Segmenter, segments, speech_probabilities, speech_runs
 
@@ -107,3 +108,24 @@ def test_probabilities_at_other_rates_and_those_of_silero_itself(rate: int, shar
     other = speech_probabilities(soxr.resample(clip, 16_000, rate), rate)
     assert abs(len(other) - len(ours)) <= 1
     assert np.mean((other[: len(ours)] > 0.5) == (ours[: len(other)] > 0.5)) > 0.9
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_every_spliced_word_lies_whole_in_one_segment(shared_data: Path, seed: int) -> None:
+    """Real words in a known order, with pauses as speakers make them, over several windows."""
+    rng = np.random.default_rng(seed)
+    words = [clip.samples for clip in read_fsdd(shared_data / "fsdd" / "fsdd_test.tar")]
+    pieces, truth, at = [], [], 0
+    for index in rng.permutation(len(words)):
+        loud = audible(words[index], floor=0.1, margin_s=0)  # of its first and last sounds, what can be heard
+        truth.append(((at + loud.start) / 16_000, (at + loud.stop) / 16_000))
+        pause_s = rng.uniform(0.15, 0.6) if rng.random() < 0.8 else rng.uniform(0.6, 3)
+        pieces += [words[index], np.zeros(int(16_000 * pause_s), np.float32)]
+        at += len(pieces[-2]) + len(pieces[-1])
+    (found,) = Segmenter(SegmentationSettings()).cut([np.concatenate(pieces)], 16_000)
+    assert len(found) > 3
+    homes = [[one for one in found if one.start_s < end and start < one.end_s] for start, end in truth]
+    assert all(len(home) == 1 for home in homes)  # none lost, none heard twice
+    assert all(
+        home[0].start_s <= start and end <= home[0].end_s for (start, end), home in zip(truth, homes, strict=True)
+    )
