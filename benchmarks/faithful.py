@@ -1,0 +1,84 @@
+"""Do batches hear what the library itself hears, one recording at a time? Every difference is listed.
+
+    python -m benchmarks.faithful conformer:infra/demo/checkpoints/conformer-digits.nemo ../shared/data
+    python -m benchmarks.faithful whisper:infra/demo/checkpoints/whisper-digits.pt ../shared/data --every 10
+
+Hears every recording under a folder, in its tars too, of at most a window's length: first in batches through the
+engine, then by ``ASRModel.transcribe`` or ``whisper.transcribe`` (temperature 0, no fallback), one by one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import tarfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+
+from infra.demo import evaluate
+from schemas.config import AsrSettings, AudioSettings
+from schemas.errors import MemberError
+from workers.decoding.decoder import Decoder
+from workers.engines import whisper_loop
+from workers.engines.base import Transcription
+from workers.engines.registry import load_transcriber
+
+RATE = 16_000
+LONGEST_S = 30.0
+
+
+def files(folder: Path) -> Iterator[tuple[str, bytes, None]]:
+    """Names and bytes of all files under ``folder`` and of the members of its tars."""
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        name = str(path.relative_to(folder))
+        if path.suffix != ".tar":
+            yield name, path.read_bytes(), None
+            continue
+        with tarfile.open(path) as tar:
+            for member in tar:
+                if (stream := tar.extractfile(member)) is not None:
+                    yield f"{name}/{member.name}", io.BytesIO(stream.read()).getvalue(), None
+
+
+def recordings(folder: Path, every: int) -> tuple[list[str], list[np.ndarray]]:
+    """Names and samples, float32 mono at 16 kHz, of every so many of the recordings that fit a window."""
+    names, clips = [], []
+    found = list(files(folder))
+    with Decoder(AudioSettings(sample_rate=RATE)) as decoder:
+        for (name, _, _), answer in zip(found, decoder.decode_many(iter(found)), strict=True):
+            if not isinstance(answer, MemberError) and len(answer.samples[0]) <= LONGEST_S * RATE:
+                names.append(name)
+                clips.append(answer.samples[0])
+    return names[::every], clips[::every]
+
+
+def library(spec: str) -> Callable[[list[np.ndarray]], list[str]]:
+    """The library's own way to hear clips, one at a time."""
+    family, _, path = spec.partition(":")
+    if family == "whisper":
+        return evaluate.whisper(Path(path), temperature=0.0, condition_on_previous_text=False, language="en")
+    return evaluate.conformer(Path(path))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("spec")
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--every", type=int, default=1, help="only every so many recordings")
+    options = parser.parse_args()
+    whisper_loop.TEMPERATURES = (0.0,)  # what a fallback draws at random cannot agree
+    names, clips = recordings(options.folder, options.every)
+    engine = load_transcriber(options.spec, "cpu", AsrSettings())
+    answers = engine.transcribe(clips, ["en"] * len(clips))
+    ours = [answer.text.strip() if isinstance(answer, Transcription) else f"({answer.message})" for answer in answers]
+    theirs = [text.strip() for text in library(options.spec)(clips)]
+    differing = [triple for triple in zip(names, ours, theirs, strict=True) if triple[1] != triple[2]]
+    for name, our, their in differing:
+        print(f"{name}\n  batch:   {our}\n  library: {their}")
+    print(f"{len(names) - len(differing)} of {len(names)} alike: {1 - len(differing) / len(names):.2%}")
+
+
+if __name__ == "__main__":
+    main()
