@@ -18,7 +18,7 @@ from workers.quality.slices import CHOSEN
 from workers.report import compare, figures
 from workers.report.cost import cost
 from workers.report.data import REGENERATED, Reader
-from workers.report.evidence import predictors
+from workers.report.evidence import estimate, predictors, signs_of
 from workers.report.verdict import verdict
 from workers.report.words import confusions
 from workers.report.worst import worst
@@ -27,6 +27,7 @@ SLICE_ROWS = 40  # of one slice on the page, those with most errors; all are in 
 ARCHIVE_ROWS = 200  # those with most rejects; all are in the manifest
 CHANGED_SLICES = 12  # with a change since the last run, on the page
 COMPARED_VALUES = 1000  # of one slice; slices of more values are not compared: most of them would be too small
+KEPT_SHARES = (0.95, 0.9, 0.75, 0.5)  # that thresholds are given for
 REJECT_EXAMPLES = 3  # per reason
 CONFUSION_UTTERANCES = 50_000  # aligned for the confusion lists; ids are hashes, so the first ones are a fair sample
 
@@ -57,7 +58,9 @@ def content(reader: Reader, previous: Reader | None) -> dict[str, Any]:
     foremost = _foremost(utterances)
     engines.sort(key=lambda name: (name != foremost, name))
     trips = reader.read("regenerated", ("utterance_id", "text_source", "round_trip_wer"))
-    found = predictors(chosen, utterances, transcripts, trips) if len(chosen.wer) else []
+    signs = signs_of(utterances, transcripts, trips) if len(chosen.wer) else {}
+    found = predictors(chosen, signs) if signs else []
+    together = estimate(chosen, signs, _seconds_heard(utterances)) if found else None
     return {
         "manifest": manifest,
         "destination": reader.destination,
@@ -83,7 +86,10 @@ def content(reader: Reader, previous: Reader | None) -> dict[str, Any]:
         "slices": _slices(quality),
         "slice_names": {name: name.replace("_", " ") for name in SLICES} | {"snr": "signal-to-noise ratio"},
         "predictors": found,
-        "kept_curve": figures.kept_curve(found) if found else None,
+        "together": together,
+        "kept_curve": figures.kept_curve(found, together.predictor if together else None) if found else None,
+        "calibration": figures.calibration(together.groups) if together else None,
+        "kept_shares": [(100 * share, round(share * 20) - 1) for share in KEPT_SHARES],
         "distributions": _distributions(utterances, chosen),
         "confusions": _confusions(reader, chosen, utterances),
         "rejects": _rejects(reader),
@@ -141,6 +147,12 @@ def _foremost(utterances: pa.Table) -> str:
     """The engine that most chosen transcripts come from."""
     counts = pc.value_counts(utterances["transcript_engine"].drop_null()).to_pylist()
     return str(max(counts, key=lambda one: (one["counts"], one["values"]))["values"]) if counts else ""
+
+
+def _seconds_heard(utterances: pa.Table) -> np.ndarray:
+    """Audio of every utterance, 0 for those that nothing was heard of; (utterances,)."""
+    seconds: np.ndarray = utterances["duration_s"].cast(pa.float64()).to_numpy()
+    return np.where(utterances["transcript_engine"].is_valid().to_numpy(), seconds, 0.0)
 
 
 def _confidence(transcripts: pa.Table, engine: str) -> float | None:
