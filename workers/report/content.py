@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -57,6 +58,7 @@ def content(reader: Reader, previous: Reader | None) -> dict[str, Any]:
     engines = list(dict.fromkeys([*(manifest.digests or {}), *rows.engine.names]))
     foremost = _foremost(utterances)
     engines.sort(key=lambda name: (name != foremost, name))
+    compared = compare.engines(rows, engines)
     trips = reader.read("regenerated", ("utterance_id", "text_source", "round_trip_wer"))
     signs = signs_of(utterances, transcripts, trips) if len(chosen.wer) else {}
     found = predictors(chosen, signs) if signs else []
@@ -64,7 +66,7 @@ def content(reader: Reader, previous: Reader | None) -> dict[str, Any]:
     return {
         "manifest": manifest,
         "destination": reader.destination,
-        "verdict": verdict(manifest, quality, flagged, agreement, change),
+        "verdict": verdict(manifest, quality, flagged, agreement, change, _better(compared, denoised, utterances)),
         "overall": next((row for row in quality if row["slice"] == "all" and row["engine"] == CHOSEN), None),
         "referenced": len(np.unique(rows.utterance)),
         "agreement": agreement,
@@ -76,7 +78,7 @@ def content(reader: Reader, previous: Reader | None) -> dict[str, Any]:
         "slice_changes": _slice_changes(two) if two and change else ([], 0),
         "engines": [row for row in quality if row["slice"] == "all"],
         "forest": _forest(quality),
-        "engine_comparisons": compare.engines(rows, engines),
+        "engine_comparisons": compared,
         "denoising": denoised,
         "denoising_figures": {
             name: figures.by_snr(bins)
@@ -155,6 +157,22 @@ def _seconds_heard(utterances: pa.Table) -> np.ndarray:
     return np.where(utterances["transcript_engine"].is_valid().to_numpy(), seconds, 0.0)
 
 
+def _better(
+    engines: Sequence[compare.Comparison],
+    denoised: Mapping[str, Sequence[tuple[str, compare.Comparison]]],
+    utterances: pa.Table,
+) -> list[compare.Comparison]:
+    """What was not chosen against what was: other engines on raw audio, and the foremost engine's other input."""
+    foremost = _foremost(utterances)
+    found = [one for one in engines if one.other == foremost]
+    inputs = pc.unique(utterances["transcript_input"].drop_null()).to_pylist()
+    if foremost in denoised and len(inputs) == 1:
+        (_, one), *_ = denoised[foremost]
+        named = replace(one, first="Denoised audio", other="raw audio")
+        found.append(named if inputs == ["raw"] else named.reversed())
+    return found
+
+
 def _confidence(transcripts: pa.Table, engine: str) -> float | None:
     """Mean token probability (geometric) of an engine's raw transcripts."""
     mine = transcripts.filter((pc.field("engine") == engine) & (pc.field("input") == "raw"))
@@ -167,18 +185,39 @@ def _forest(quality: list[dict[str, Any]]) -> str | None:
     return figures.forest(rows) if rows else None
 
 
-def _slices(quality: list[dict[str, Any]]) -> list[tuple[str, list[dict[str, Any]], int]]:
-    """(slice, rows shown, rows in all) of the chosen transcripts, in the order of the quality table."""
+@dataclass(frozen=True)
+class Slice:
+    """A slice on the page: ``rows`` of the chosen transcripts, those with most errors of ``total``, in the order of the
+    quality table. ``others`` holds, per row, the rows of every engine and input of ``heard``, None where it has none.
+    """
+
+    name: str
+    rows: list[dict[str, Any]]
+    total: int
+    heard: list[tuple[str, str]]
+    others: list[list[dict[str, Any] | None]]
+
+    @property
+    def top(self) -> float:
+        """The rate that bars are drawn up to: small slices may err without measure."""
+        rates = [row["wer"] for row in self.rows if row["wer"] is not None]
+        sound = [row["wer"] for row in self.rows if row["wer"] is not None and not row["small"]]
+        return min(1.0, 1.15 * max(sound or rates or [1.0])) or 1.0
+
+
+def _slices(quality: list[dict[str, Any]]) -> list[Slice]:
+    heard = [(row["engine"], row["input"]) for row in quality if row["slice"] == "all" and row["engine"] != CHOSEN]
+    cells = {(row["slice"], row["value"], row["engine"], row["input"]): row for row in quality}
     found = []
     for name in SLICES[1:]:
         rows = [row for row in quality if row["slice"] == name and row["engine"] == CHOSEN]
+        shown = rows
         if len(rows) > SLICE_ROWS:
-            most = sorted(rows, key=lambda row: -(row["substitutions"] + row["deletions"] + row["insertions"]))
-            shown = most[:SLICE_ROWS]
-        else:
-            shown = rows
+            errors = [-(row["substitutions"] + row["deletions"] + row["insertions"]) for row in rows]
+            shown = [rows[at] for at in np.argsort(errors, kind="stable")[:SLICE_ROWS]]
         if rows:
-            found.append((name, shown, len(rows)))
+            others = [[cells.get((name, row["value"], *one)) for one in heard] for row in shown]
+            found.append(Slice(name, shown, len(rows), heard, others))
     return found
 
 

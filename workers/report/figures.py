@@ -113,7 +113,10 @@ def kept_curve(predictors: Sequence[Predictor], together: Predictor | None) -> s
     """WER of the kept set against the share kept, of all signs together and of the best two."""
     with matplotlib.rc_context(_STYLE):
         figure, axes = _axes("kept", height=3.0)
-        drawn = [*([(together, _INK, 2.4)] if together else []), *zip(predictors, (_FIRST, _SECOND), (1.8, 1.8))]
+        drawn = [
+            *([(together, _INK, 2.4)] if together else []),
+            *zip(predictors, (_FIRST, _SECOND), (1.8, 1.8), strict=False),
+        ]
         for one, colour, width in drawn:
             kept = [100 * value for value in one.kept_wer]
             axes.plot([100 * share for share in one.shares], kept, color=colour, linewidth=width, label=one.name)
@@ -125,7 +128,7 @@ def kept_curve(predictors: Sequence[Predictor], together: Predictor | None) -> s
         return _svg(figure, "kept", "Word error rate of the kept set against the share kept")
 
 
-def calibration(groups: Sequence[tuple[float, float]]) -> str:
+def calibration(groups: Sequence[tuple[float, ...]]) -> str:
     """Measured against estimated WER of groups of utterances; on the diagonal both are the same."""
     with matplotlib.rc_context(_STYLE):
         figure, axes = _axes("calibration", height=3.0)
