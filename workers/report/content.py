@@ -168,7 +168,7 @@ def _better(
     inputs = pc.unique(utterances["transcript_input"].drop_null()).to_pylist()
     if foremost in denoised and len(inputs) == 1:
         (_, one), *_ = denoised[foremost]
-        named = replace(one, first="Denoised audio", other="raw audio")
+        named = replace(one, first="denoised audio", other="raw audio")
         found.append(named if inputs == ["raw"] else named.reversed())
     return found
 

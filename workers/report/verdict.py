@@ -100,10 +100,9 @@ def _errors(overall: dict[str, Any] | None, agreement: float | None, change: Com
 def _better(compared: Sequence[Comparison]) -> Iterable[Finding]:
     for one in compared:
         if one.shown == "lower":
-            rates = f"{percent(one.first_wer)} against {percent(one.other_wer)}"
-            yield Finding(
-                "look", f"{one.first} is shown to be better than {one.other}, which was chosen: {rates}.", "wer"
-            )
+            rates = f"WER {percent(one.first_wer)} against {percent(one.other_wer)}"
+            text = f"Shown to be better than {one.other}, which was chosen: {one.first}, {rates}."
+            yield Finding("look", text, "wer")
 
 
 def _flags(flagged: dict[str, int], utterances: int) -> Iterable[Finding]:
