@@ -10,7 +10,7 @@ from schemas.tables import schema_of
 from workers.quality.scored import Scored, scored
 from workers.report.evidence import SIGNS, estimate, predictors
 
-WORDS, SPEAKERS = 20, 40
+WORDS, SPEAKERS = 20, 200
 
 
 def corpus(

@@ -136,6 +136,8 @@ def estimate(rows: Scored, signs: dict[str, np.ndarray], seconds: np.ndarray) ->
     told = np.empty(len(rated))
     for one in range(FOLDS):
         told[fold == one] = _fitted(known, learnt, fold != one, directions).predict(known[fold == one])
+    if not np.ptp(told):  # the signs tell nothing: everything is estimated alike
+        return None
     predictor = _predictor(learnt, told, "", "all signs together", 1)
     parts = np.array_split(np.argsort(told, kind="stable"), GROUPS)
     measured = np.minimum(learnt.wer, 1)
