@@ -37,8 +37,8 @@ class Comparison:
 
     def reversed(self) -> Comparison:
         """The same seen from the other side."""
-        ends = (None if end is None else -end for end in (self.difference.high, self.difference.low))
-        difference = Interval(-self.difference.value, *ends, self.difference.blocks)
+        low, high = (None if end is None else -end for end in (self.difference.high, self.difference.low))
+        difference = Interval(-self.difference.value, low, high, self.difference.blocks)
         return replace(
             self, first=self.other, other=self.first, first_wer=self.other_wer, other_wer=self.first_wer,
             difference=difference,
