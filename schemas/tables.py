@@ -86,6 +86,8 @@ _FIELDS: dict[str, list[tuple[str, pa.DataType, str]]] = {
         ("no_speech_prob", pa.float32(), "probability of no speech"),
         ("compression_ratio", pa.float32(), "UTF-8 bytes over zlib bytes: high where text loops"),
         ("temperature", pa.float32(), "sampling temperature that gave this text"),
+        ("detected_language", pa.string(), "language that the engine takes the audio for; null where it cannot tell"),
+        ("detected_probability", pa.float32(), "how probable it finds that, 0 to 1"),
         *_COUNTS,
         ("wer", pa.float64(), "word error rate; null without a reference or with an empty one"),
         ("cer", pa.float64(), "character error rate, likewise"),

@@ -95,6 +95,8 @@ def _transcripts(utterance: Utterance, work: Work) -> list[Row]:
             "no_speech_prob": one.no_speech_prob,
             "compression_ratio": one.compression_ratio,
             "temperature": one.temperature,
+            "detected_language": one.detected_language,
+            "detected_probability": one.detected_probability,
             "duration_s": utterance.end_s - utterance.start_s,
             "model_digest": work.digests.get(engine),
         }

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from schemas.config import Recipe
+from workers.quality.worst import by_agreement, by_errors
 from workers.rows import audio_struct
 from workers.work import Work
 
 Row = dict[str, Any]
-
-KEPT = 12  # of each shard; a report shows as many of a run, so it has the raw audio of all that it shows
-MIN_WORDS = 3  # one wrong word of one or two is 50 or 100% and teaches nothing
 
 
 def keep_raw(work: Work, rows: dict[str, list[Row]], recipe: Recipe) -> None:
@@ -30,19 +30,17 @@ def keep_raw(work: Work, rows: dict[str, list[Row]], recipe: Recipe) -> None:
 
 
 def worst_ids(utterances: list[Row], transcripts: list[Row]) -> list[str]:
-    """Ids of the utterances with the highest WER, or, where nothing has a reference, with the least agreement.
-
-    At most KEPT, none without an error; those of under MIN_WORDS reference words come last, ties in the rows' order.
-    """
-    chosen = {(row["utterance_id"], row["transcript_engine"], row["transcript_input"]) for row in utterances}
-    ranked = [
-        (words < MIN_WORDS, -errors / max(words, 1), -errors, row["utterance_id"])
-        for row in transcripts
-        if (row["utterance_id"], row["engine"], row["input"]) in chosen and row.get("hits") is not None
-        for errors in [row["substitutions"] + row["deletions"] + row["insertions"]]
-        for words in [row["hits"] + row["substitutions"] + row["deletions"]]
-    ]
-    if not ranked:
-        differing = [(-row["agreement_wer"], row["utterance_id"]) for row in utterances if row.get("agreement_wer")]
-        return [one for _, one in sorted(differing, key=lambda pair: pair[0])[:KEPT]]
-    return [key[-1] for key in sorted(ranked, key=lambda key: key[:-1]) if key[2] < 0][:KEPT]
+    """Ids of the utterances that :mod:`workers.quality.worst` puts first: by WER, or by agreement where nothing has a
+    reference."""
+    heard = {(row["utterance_id"], row["engine"], row["input"]): row for row in transcripts}
+    chosen = [heard.get((row["utterance_id"], row["transcript_engine"], row["transcript_input"])) for row in utterances]
+    scored = [row for row in chosen if row and row.get("hits") is not None]
+    if not scored:
+        agreement = np.array([row.get("agreement_wer") for row in utterances], dtype=np.float64)
+        return [utterances[at]["utterance_id"] for at in by_agreement(agreement)]
+    hits, substitutions, deletions, insertions = (
+        np.array([row[name] for row in scored], dtype=np.int64)
+        for name in ("hits", "substitutions", "deletions", "insertions")
+    )
+    worst = by_errors(substitutions + deletions + insertions, hits + substitutions + deletions)
+    return [scored[at]["utterance_id"] for at in worst]

@@ -44,6 +44,8 @@ def _evidence(utterance: Row, chosen: Row, second: Row) -> Evidence:
         second_transcript=second.get("normalized_text"),
         given_language=utterance["language"],
         heard_language=chosen.get("language"),
+        detected_language=chosen.get("detected_language"),
+        detected_probability=chosen.get("detected_probability"),
         snr_db=utterance.get("snr_db"),
         clipped_ratio=utterance.get("clipped_ratio"),
         speech_ratio=utterance.get("speech_ratio"),

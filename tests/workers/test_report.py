@@ -11,13 +11,15 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import fsspec
+import pyarrow.parquet as pq
 import pytest
 
 from schemas.config import Storage
 from schemas.manifest import RunManifest
 from tests.workers import report_corpus
+from workers.quality.bootstrap import Interval
 from workers.report import build_report, write_report
-from workers.report.compare import two_runs
+from workers.report.compare import Comparison, two_runs
 from workers.report.cost import cost
 from workers.report.data import Reader, last_comparable
 from workers.report.verdict import verdict
@@ -206,6 +208,36 @@ def test_nothing_to_look_at_is_said_too(run: tuple[RunManifest, str, str]) -> No
     assert bad.level == "bad"
     assert [one.level for one in bad.needs] == ["bad", "look"]  # one clipped utterance is no news
     assert "silent (80)" in bad.needs[0].text
+
+
+def test_what_is_better_than_the_chosen_is_said(run: tuple[RunManifest, str, str]) -> None:
+    manifest = run[0].model_copy(update={"members_rejected": 0, "reject_reasons": {}})
+    row = {"slice": "all", "engine": "chosen", "wer": 0.05}
+    one = Comparison("denoised audio", "raw audio", 0.04, 0.05, Interval(-0.01, -0.02, -0.005, 9), 80, "speaker")
+    [found] = verdict(manifest, [row], {}, None, None, [one]).needs
+    assert found.text == "Shown to be better than raw audio, which was chosen: denoised audio, WER 4.0% against 5.0%."
+    back = one.reversed()
+    assert (back.first, back.difference.low, back.shown) == ("raw audio", 0.005, "higher")
+    assert verdict(manifest, [row], {}, None, None, [back]).level == "good"
+
+
+def test_the_page_tells_what_all_signs_together_predict(run: tuple[RunManifest, str, str]) -> None:
+    text = Page(run[2]).text
+    assert "all signs together" in text
+    assert "Measured against estimated word error rate" in run[2]
+    assert "WER of every engine and input" in text
+
+
+def test_audio_of_a_run_from_before_raw_was_kept_is_denoised_alone(
+    run: tuple[RunManifest, str, str], tmp_path: Path
+) -> None:
+    manifest, destination, _ = run
+    shutil.copytree(destination, tmp_path / "old")
+    [file] = [tmp_path / "old" / one.path for one in manifest.files if one.table == "audio"]
+    pq.write_table(pq.read_table(file).drop_columns(["raw"]), file)
+    found = Reader(manifest, str(tmp_path / "old"), STORAGE)
+    [some] = found.read("audio", ["utterance_id"]).slice(0, 1).to_pylist()
+    assert list(found.audio([some["utterance_id"]])[some["utterance_id"]]) == ["denoised"]
 
 
 def test_a_run_that_published_nothing_has_a_report(tmp_path: Path, run: tuple[RunManifest, str, str]) -> None:

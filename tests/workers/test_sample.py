@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from schemas.config import AsrSettings, DenoiseSettings, Recipe
 from schemas.records import Archive, Layout, Member, Shard
-from workers.sample import KEPT, keep_raw, worst_ids
+from workers.quality.worst import KEPT
+from workers.sample import keep_raw, worst_ids
 from workers.work import Recording, Utterance, Work
 
 Row = dict[str, Any]

@@ -99,6 +99,24 @@ def test_recordings_longer_than_a_window_and_languages_of_their_own(
 
 
 @pytest.mark.usefixtures("greedy")
+def test_a_language_that_is_given_is_checked(engine: WhisperTranscriber, clips: list[np.ndarray]) -> None:
+    mel = torch.randn(2, engine.n_mels, 3000, generator=torch.Generator().manual_seed(1))
+    with torch.inference_mode():
+        features = engine._encode(list(mel))
+        found = engine._most_probable(features)
+        _, expected = engine.model.detect_language(features, engine.tokenizer)
+    for (language, probability), row in zip(found, expected, strict=True):
+        assert language == max(row, key=row.get)
+        assert probability == pytest.approx(row[language], rel=1e-4)
+    told, detected = engine.transcribe([clips[0], clips[0]], ["de", None])
+    assert isinstance(told, Transcription)
+    assert isinstance(detected, Transcription)
+    assert (told.language, detected.language) == ("de", detected.detected_language)
+    assert told.detected_language in engine.languages
+    assert told.detected_probability is not None
+
+
+@pytest.mark.usefixtures("greedy")
 def test_a_prompt_and_translation_are_the_library_s(checkpoint: Path, clips: list[np.ndarray]) -> None:
     spec, prompt = f"whisper:{checkpoint}", "Glienicke, drawers"
     told = load_transcriber(spec, "cpu", AsrSettings(initial_prompt=prompt))

@@ -28,12 +28,14 @@ class Transcription:
     """What one engine heard in one clip. Fields an engine does not have stay None."""
 
     text: str
-    language: str | None = None
+    language: str | None = None  # that it was transcribed in, given or detected
     words: tuple[Word, ...] = ()
     avg_logprob: float | None = None  # mean log-probability per token (natural log)
     no_speech_prob: float | None = None  # 0 to 1
     compression_ratio: float | None = None  # UTF-8 bytes over zlib bytes
     temperature: float | None = None  # the sampling temperature that gave this text
+    detected_language: str | None = None  # what the engine takes the clip's language for, whatever it was given
+    detected_probability: float | None = None  # 0 to 1
 
 
 @dataclass(frozen=True)

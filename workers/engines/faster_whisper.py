@@ -95,9 +95,9 @@ class FasterWhisperTranscriber(WhisperLoop):
         mel = ctranslate2.StorageView.from_array(torch.stack(windows).numpy())
         return np.array(self.model.encode(mel, to_cpu=True))
 
-    def _most_probable(self, features: np.ndarray) -> list[str]:
-        ranked = self.model.detect_language(ctranslate2.StorageView.from_array(features))
-        return [row[0][0].removeprefix("<|").removesuffix("|>") for row in ranked]
+    def _most_probable(self, features: np.ndarray) -> list[tuple[str, float]]:
+        ranked = self.model.detect_language(ctranslate2.StorageView.from_array(np.ascontiguousarray(features)))
+        return [(row[0][0].removeprefix("<|").removesuffix("|>"), row[0][1]) for row in ranked]
 
     def _decode_once(
         self, features: np.ndarray, temperature: float, languages: list[str], seeds: list[int]

@@ -91,9 +91,13 @@ class WhisperTranscriber(WhisperLoop):
         mel = torch.stack(windows)
         return encode(self.model.encoder, mel.half() if self.fp16 else mel)
 
-    def _most_probable(self, features: torch.Tensor) -> list[str]:
-        _, probabilities = self.model.detect_language(features, self.tokenizer)
-        return [max(row, key=row.get) for row in probabilities]
+    def _most_probable(self, features: torch.Tensor) -> list[tuple[str, float]]:
+        """As ``whisper.decoding.detect_language``, which would take a fitted window's features for a spectrogram."""
+        start = torch.full((len(features), 1), self.tokenizer.sot, device=features.device)
+        logits = self.model.logits(start, features)[:, 0, list(self.tokenizer.all_language_tokens)]
+        best = logits.float().softmax(dim=-1).max(dim=-1)
+        codes = self.tokenizer.all_language_codes
+        return [(codes[at], rate) for at, rate in zip(best.indices.tolist(), best.values.tolist(), strict=True)]
 
     def _decode_once(
         self, features: torch.Tensor, temperature: float, languages: list[str], seeds: list[int]

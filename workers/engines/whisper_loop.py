@@ -49,6 +49,7 @@ class Recording:
     language: str | None
     mel: torch.Tensor = field(default_factory=lambda: torch.empty(0))
     floor: float = 0.0  # what the spectrogram of digital silence is in this recording
+    detected: tuple[str, float] | None = None  # most probable language and its probability
     seek: int = 0
     tokens: list[int] = field(default_factory=list)
     words: list[Word] = field(default_factory=list)
@@ -122,8 +123,8 @@ class WhisperLoop(ABC):
         """Encode windows of one length, each (n_mels, frames), into an array with a row per window."""
 
     @abstractmethod
-    def _most_probable(self, features: Any) -> list[str]:
-        """The most probable language of each encoded window."""
+    def _most_probable(self, features: Any) -> list[tuple[str, float]]:
+        """The most probable language of each encoded window, and its probability among all languages."""
 
     @abstractmethod
     def _decode_once(
@@ -142,6 +143,8 @@ class WhisperLoop(ABC):
 
     def transcribe(self, clips: Sequence[np.ndarray], languages: Sequence[str | None]) -> list[Transcription | Failure]:
         """Transcribe 16 kHz ``clips`` of any length; a language that is None or unknown to the model is detected.
+
+        A language that is given is checked: what the first window sounds like is told beside it.
 
         Of a recording of several windows: ``avg_logprob`` is the mean over all tokens kept, ``no_speech_prob`` the
         least of any window (the recording is silent only if all of it is), ``compression_ratio`` and ``temperature``
@@ -202,7 +205,7 @@ class WhisperLoop(ABC):
     def _detect(self, items: list[Recording]) -> None:
         """The most probable language of each recording's first 30 s, padded with silence as the library does."""
 
-        def process(batch: list[Recording]) -> list[str]:
+        def process(batch: list[Recording]) -> list[tuple[str, float]]:
             windows = []
             for item in batch:
                 window = torch.full((item.mel.shape[0], N_FRAMES), item.floor, device=self.device)
@@ -212,8 +215,17 @@ class WhisperLoop(ABC):
             return self._most_probable(self._encode(windows))
 
         lengths = [float(CHUNK_LENGTH)] * len(items)
-        for item, language in zip(items, self._each(items, self.capacity, lengths, process), strict=True):
-            item.language = language
+        for item, detected in zip(items, self._each(items, self.capacity, lengths, process), strict=True):
+            if detected is not None:
+                item.language, item.detected = detected[0], detected
+
+    def _check(self, items: list[Recording], features: Any) -> None:
+        """What language those sound like that were given one, by their first windows, which are encoded already."""
+        first = [i for i, item in enumerate(items) if self.multilingual and item.seek == 0 and item.detected is None]
+        if first:
+            rows = features if len(first) == len(items) else features[first]
+            for i, detected in zip(first, self._most_probable(rows), strict=True):
+                items[i].detected = detected
 
     def _round(self, items: list[Recording]) -> None:
         """Decode the current window of every item and move each to its next."""
@@ -243,6 +255,7 @@ class WhisperLoop(ABC):
         """Decode one window of each; only those that fail the guards are decoded again, at rising temperatures."""
         width = self._width(items[0].window)  # one for all: batches hold windows of one length
         features = self._encode([self._window(item, item.seek, item.window, width) for item in items])
+        self._check(items, features)
         results: list[DecodingResult | None] = [None] * len(items)
         todo = list(range(len(items)))
         for temperature in TEMPERATURES:
@@ -311,8 +324,9 @@ class WhisperLoop(ABC):
             return item.failure
         text = self.tokenizer.decode(item.tokens).strip()
         counted = [result for result, kept in item.results if kept] or [result for result, _ in item.results]
+        language, probability = item.detected or (None, None)
         if not counted:
-            return Transcription(text, item.language)
+            return Transcription(text, item.language, detected_language=language, detected_probability=probability)
         weights = [len(result.tokens) + 1 for result in counted]
         return Transcription(
             text=text,
@@ -322,4 +336,6 @@ class WhisperLoop(ABC):
             no_speech_prob=min(result.no_speech_prob for result, _ in item.results),
             compression_ratio=max(result.compression_ratio for result in counted),
             temperature=max(result.temperature for result in counted),
+            detected_language=language,
+            detected_probability=probability,
         )

@@ -91,9 +91,9 @@ def _intervals(columns: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]
     drawn = (_draws(n) @ stacked.T).reshape(DRAWS, k + len(pairs), g).transpose(0, 2, 1)  # (DRAWS, g, k + pairs)
     sums, slope = drawn[:, :, :k], _gradient(drawn[:, :, :k])
     variance = np.zeros(sums.shape[:2])
-    for at, (i, j) in enumerate(pairs):
-        variance += (1 if i == j else 2) * slope[:, :, i] * slope[:, :, j] * drawn[:, :, k + at]
-    with np.errstate(divide="ignore", invalid="ignore"):
+    with np.errstate(divide="ignore", invalid="ignore"):  # a draw of blocks without words has no slope
+        for at, (i, j) in enumerate(pairs):
+            variance += (1 if i == j else 2) * slope[:, :, i] * slope[:, :, j] * drawn[:, :, k + at]
         t = (_rates(sums) - value) / np.sqrt(n / (n - 1) * np.maximum(variance, 0))
     # A draw of like blocks has no spread and an infinite t, which counts in the tails; 0/0 and no words say nothing.
     t = np.clip(np.nan_to_num(t, nan=0.0, posinf=1e9, neginf=-1e9), -1e9, 1e9)

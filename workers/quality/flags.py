@@ -18,6 +18,7 @@ MIN_EVIDENCE_WORDS = 3  # fewer words agree, or disagree, by chance
 # carry a syllable or more per character: about 5 a second.
 FAST_CHARS_S, SLOW_CHARS_S = 30.0, 1.5
 FAST_UNSPACED_S, SLOW_UNSPACED_S = 13.0, 0.5
+SURE_LANGUAGE = 0.8  # related languages, and accents, share what is left
 MIN_RATE_S = 2.0  # shorter utterances are mostly edges, their rates say nothing
 
 FLAGS: dict[str, str] = {
@@ -31,7 +32,8 @@ FLAGS: dict[str, str] = {
     "engine heard nothing, or looping and too fast to be spoken",
     "engines_disagree": "the two engines differ in more than 60% of the words",
     "likely_wrong_reference": "both engines agree with each other (WER up to 20%), not with the reference (over 60%)",
-    "wrong_language": "the language heard is not the language given",
+    "wrong_language": "transcribed in another language than the one given, or the engine takes at least 2 s of audio "
+    "for another (probability over 0.8)",
     "too_fast": "the reference (or transcript, without one) has more text than can be spoken in the time",
     "too_slow": "the reference (or transcript, without one) has too little text for the time",
 }  # fmt: skip
@@ -51,7 +53,9 @@ class Evidence:
     reference: str | None = None
     second_transcript: str | None = None
     given_language: str | None = None
-    heard_language: str | None = None
+    heard_language: str | None = None  # that it was transcribed in
+    detected_language: str | None = None  # that the engine took it for
+    detected_probability: float | None = None
     snr_db: float | None = None
     clipped_ratio: float | None = None
     speech_ratio: float | None = None
@@ -69,6 +73,11 @@ def _above(value: float | None, limit: float) -> bool:
 
 def _below(value: float | None, limit: float) -> bool:
     return value is not None and value < limit
+
+
+def _others(first: str, second: str) -> bool:
+    """Whether two languages are known to differ: names and three-letter codes may be the same as a two-letter code."""
+    return len(first) == len(second) == 2 and first != second
 
 
 def _pace(evidence: Evidence) -> tuple[bool, bool]:
@@ -99,7 +108,9 @@ def flags(evidence: Evidence) -> list[str]:
     spoken_too_fast, _ = _pace(Evidence(e.duration_s, e.transcript, heard_language=e.heard_language))
     other_silent = e.second_transcript is not None and not e.second_transcript
     enough = max(heard, len((e.reference or "").split())) >= MIN_EVIDENCE_WORDS
-    given, detected = primary_language(e.given_language), primary_language(e.heard_language)
+    given, heard_in = primary_language(e.given_language), primary_language(e.heard_language)
+    detected = primary_language(e.detected_language)
+    sure = e.duration_s >= MIN_RATE_S and _above(e.detected_probability, SURE_LANGUAGE)
     wrong_reference = (
         e.agreement_wer is not None and e.agreement_wer <= AGREEING_WER and heard > 0
         and _above(e.wer, FAR_WER) and _above(e.second_wer, FAR_WER)
@@ -115,7 +126,7 @@ def flags(evidence: Evidence) -> list[str]:
         and (no_speech or (other_silent and heard >= MIN_EVIDENCE_WORDS) or (repetition and spoken_too_fast)),
         "engines_disagree": enough and _above(e.agreement_wer, FAR_WER),
         "likely_wrong_reference": enough and wrong_reference,
-        "wrong_language": bool(given and detected and given != detected),
+        "wrong_language": _others(given, heard_in) or (sure and _others(given, detected)),
         "too_fast": too_fast,
         "too_slow": too_slow,
     }

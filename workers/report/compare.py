@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
@@ -34,6 +34,15 @@ class Comparison:
         if self.difference.low > 0:
             return "higher"
         return "lower" if self.difference.high < 0 else "none"
+
+    def reversed(self) -> Comparison:
+        """The same seen from the other side."""
+        low, high = (None if end is None else -end for end in (self.difference.high, self.difference.low))
+        difference = Interval(-self.difference.value, low, high, self.difference.blocks)
+        return replace(
+            self, first=self.other, other=self.first, first_wer=self.other_wer, other_wer=self.first_wer,
+            difference=difference,
+        )  # fmt: skip
 
 
 def _compare(first: str, other: str, group: np.ndarray, columns: np.ndarray, speaker: np.ndarray,

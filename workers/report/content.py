@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from workers.quality.slices import CHOSEN
 from workers.report import compare, figures
 from workers.report.cost import cost
 from workers.report.data import REGENERATED, Reader
-from workers.report.evidence import predictors
+from workers.report.evidence import estimate, predictors, signs_of
 from workers.report.verdict import verdict
 from workers.report.words import confusions
 from workers.report.worst import worst
@@ -27,6 +28,7 @@ SLICE_ROWS = 40  # of one slice on the page, those with most errors; all are in 
 ARCHIVE_ROWS = 200  # those with most rejects; all are in the manifest
 CHANGED_SLICES = 12  # with a change since the last run, on the page
 COMPARED_VALUES = 1000  # of one slice; slices of more values are not compared: most of them would be too small
+KEPT_SHARES = (0.95, 0.9, 0.75, 0.5)  # that thresholds are given for
 REJECT_EXAMPLES = 3  # per reason
 CONFUSION_UTTERANCES = 50_000  # aligned for the confusion lists; ids are hashes, so the first ones are a fair sample
 
@@ -56,12 +58,15 @@ def content(reader: Reader, previous: Reader | None) -> dict[str, Any]:
     engines = list(dict.fromkeys([*(manifest.digests or {}), *rows.engine.names]))
     foremost = _foremost(utterances)
     engines.sort(key=lambda name: (name != foremost, name))
+    compared = compare.engines(rows, engines)
     trips = reader.read("regenerated", ("utterance_id", "text_source", "round_trip_wer"))
-    found = predictors(chosen, utterances, transcripts, trips) if len(chosen.wer) else []
+    signs = signs_of(utterances, transcripts, trips) if len(chosen.wer) else {}
+    found = predictors(chosen, signs) if signs else []
+    together = estimate(chosen, signs, _seconds_heard(utterances)) if found else None
     return {
         "manifest": manifest,
         "destination": reader.destination,
-        "verdict": verdict(manifest, quality, flagged, agreement, change),
+        "verdict": verdict(manifest, quality, flagged, agreement, change, _better(compared, denoised, utterances)),
         "overall": next((row for row in quality if row["slice"] == "all" and row["engine"] == CHOSEN), None),
         "referenced": len(np.unique(rows.utterance)),
         "agreement": agreement,
@@ -73,7 +78,7 @@ def content(reader: Reader, previous: Reader | None) -> dict[str, Any]:
         "slice_changes": _slice_changes(two) if two and change else ([], 0),
         "engines": [row for row in quality if row["slice"] == "all"],
         "forest": _forest(quality),
-        "engine_comparisons": compare.engines(rows, engines),
+        "engine_comparisons": compared,
         "denoising": denoised,
         "denoising_figures": {
             name: figures.by_snr(bins)
@@ -83,7 +88,10 @@ def content(reader: Reader, previous: Reader | None) -> dict[str, Any]:
         "slices": _slices(quality),
         "slice_names": {name: name.replace("_", " ") for name in SLICES} | {"snr": "signal-to-noise ratio"},
         "predictors": found,
-        "kept_curve": figures.kept_curve(found) if found else None,
+        "together": together,
+        "kept_curve": figures.kept_curve(found, together.predictor if together else None) if found else None,
+        "calibration": figures.calibration(together.groups) if together else None,
+        "kept_shares": [(100 * share, round(share * 20) - 1) for share in KEPT_SHARES],
         "distributions": _distributions(utterances, chosen),
         "confusions": _confusions(reader, chosen, utterances),
         "rejects": _rejects(reader),
@@ -143,6 +151,28 @@ def _foremost(utterances: pa.Table) -> str:
     return str(max(counts, key=lambda one: (one["counts"], one["values"]))["values"]) if counts else ""
 
 
+def _seconds_heard(utterances: pa.Table) -> np.ndarray:
+    """Audio of every utterance, 0 for those that nothing was heard of; (utterances,)."""
+    seconds: np.ndarray = utterances["duration_s"].cast(pa.float64()).to_numpy()
+    return np.where(utterances["transcript_engine"].is_valid().to_numpy(), seconds, 0.0)
+
+
+def _better(
+    engines: Sequence[compare.Comparison],
+    denoised: Mapping[str, Sequence[tuple[str, compare.Comparison]]],
+    utterances: pa.Table,
+) -> list[compare.Comparison]:
+    """What was not chosen against what was: other engines on raw audio, and the foremost engine's other input."""
+    foremost = _foremost(utterances)
+    found = [one for one in engines if one.other == foremost]
+    inputs = pc.unique(utterances["transcript_input"].drop_null()).to_pylist()
+    if foremost in denoised and len(inputs) == 1:
+        (_, one), *_ = denoised[foremost]
+        named = replace(one, first="denoised audio", other="raw audio")
+        found.append(named if inputs == ["raw"] else named.reversed())
+    return found
+
+
 def _confidence(transcripts: pa.Table, engine: str) -> float | None:
     """Mean token probability (geometric) of an engine's raw transcripts."""
     mine = transcripts.filter((pc.field("engine") == engine) & (pc.field("input") == "raw"))
@@ -155,18 +185,39 @@ def _forest(quality: list[dict[str, Any]]) -> str | None:
     return figures.forest(rows) if rows else None
 
 
-def _slices(quality: list[dict[str, Any]]) -> list[tuple[str, list[dict[str, Any]], int]]:
-    """(slice, rows shown, rows in all) of the chosen transcripts, in the order of the quality table."""
+@dataclass(frozen=True)
+class Slice:
+    """A slice on the page: ``rows`` of the chosen transcripts, those with most errors of ``total``, in the order of the
+    quality table. ``others`` holds, per row, the rows of every engine and input of ``heard``, None where it has none.
+    """
+
+    name: str
+    rows: list[dict[str, Any]]
+    total: int
+    heard: list[tuple[str, str]]
+    others: list[list[dict[str, Any] | None]]
+
+    @property
+    def top(self) -> float:
+        """The rate that bars are drawn up to: small slices may err without measure."""
+        rates = [row["wer"] for row in self.rows if row["wer"] is not None]
+        sound = [row["wer"] for row in self.rows if row["wer"] is not None and not row["small"]]
+        return min(1.0, 1.15 * max(sound or rates or [1.0])) or 1.0
+
+
+def _slices(quality: list[dict[str, Any]]) -> list[Slice]:
+    heard = [(row["engine"], row["input"]) for row in quality if row["slice"] == "all" and row["engine"] != CHOSEN]
+    cells = {(row["slice"], row["value"], row["engine"], row["input"]): row for row in quality}
     found = []
     for name in SLICES[1:]:
         rows = [row for row in quality if row["slice"] == name and row["engine"] == CHOSEN]
+        shown = rows
         if len(rows) > SLICE_ROWS:
-            most = sorted(rows, key=lambda row: -(row["substitutions"] + row["deletions"] + row["insertions"]))
-            shown = most[:SLICE_ROWS]
-        else:
-            shown = rows
+            errors = [-(row["substitutions"] + row["deletions"] + row["insertions"]) for row in rows]
+            shown = [rows[at] for at in np.argsort(errors, kind="stable")[:SLICE_ROWS]]
         if rows:
-            found.append((name, shown, len(rows)))
+            others = [[cells.get((name, row["value"], *one)) for one in heard] for row in shown]
+            found.append(Slice(name, shown, len(rows), heard, others))
     return found
 
 

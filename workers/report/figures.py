@@ -109,19 +109,38 @@ def distribution(name: str, series: Sequence[tuple[str, np.ndarray]], label: str
         return _svg(figure, name, f"Distribution of {label}")
 
 
-def kept_curve(predictors: Sequence[Predictor]) -> str:
-    """WER of the kept set against the share kept, of the best two predictors."""
+def kept_curve(predictors: Sequence[Predictor], together: Predictor | None) -> str:
+    """WER of the kept set against the share kept, of all signs together and of the best two."""
     with matplotlib.rc_context(_STYLE):
-        figure, axes = _axes("kept")
-        for one, colour in zip(predictors, (_FIRST, _SECOND), strict=False):
+        figure, axes = _axes("kept", height=3.0)
+        drawn = [
+            *([(together, _INK, 2.4)] if together else []),
+            *zip(predictors, (_FIRST, _SECOND), (1.8, 1.8), strict=False),
+        ]
+        for one, colour, width in drawn:
             kept = [100 * value for value in one.kept_wer]
-            axes.plot([100 * share for share in one.shares], kept, color=colour, linewidth=2, label=one.name)
+            axes.plot([100 * share for share in one.shares], kept, color=colour, linewidth=width, label=one.name)
         axes.set_xlim(0, 100)
         axes.set_ylim(bottom=0)
         axes.set_xlabel("utterances kept, %")
         axes.set_ylabel("WER of the kept, %")
-        axes.legend(fontsize=8)
+        axes.legend(fontsize=8, loc="upper left")
         return _svg(figure, "kept", "Word error rate of the kept set against the share kept")
+
+
+def calibration(groups: Sequence[tuple[float, ...]]) -> str:
+    """Measured against estimated WER of groups of utterances; on the diagonal both are the same."""
+    with matplotlib.rc_context(_STYLE):
+        figure, axes = _axes("calibration", height=3.0)
+        estimated, measured = (np.array([100 * group[at] for group in groups]) for at in (0, 1))
+        top = 1.08 * max(float(estimated.max()), float(measured.max()), 1.0)
+        axes.plot([0, top], [0, top], color=_MUTED, linewidth=0.8)
+        axes.plot(estimated, measured, "o", color=_FIRST, markersize=6)
+        axes.set_xlim(0, top)
+        axes.set_ylim(0, top)
+        axes.set_xlabel("WER estimated, %")
+        axes.set_ylabel("WER measured, %")
+        return _svg(figure, "calibration", "Measured against estimated word error rate")
 
 
 def power_db(samples: np.ndarray, sample_rate: int) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,13 +41,17 @@ class Verdict:
 
 def verdict(
     manifest: RunManifest, quality: list[dict[str, Any]], flagged: dict[str, int], agreement: float | None,
-    change: Comparison | None,
+    change: Comparison | None, better: Sequence[Comparison] = (),
 ) -> Verdict:  # fmt: skip
-    """Judge a run from its manifest, ``quality`` rows, utterances per flag, mean agreement WER and change of WER."""
+    """Judge a run from its manifest, ``quality`` rows, utterances per flag, mean agreement WER and change of WER.
+
+    ``better`` compares what was not chosen (another engine, the other input) with what was.
+    """
     overall = next((row for row in quality if row["slice"] == "all" and row["engine"] == CHOSEN), None)
     findings = [
         *_run(manifest),
         *_errors(overall, agreement, change),
+        *_better(better),
         *_flags(flagged, manifest.utterances),
         *_slices(quality, overall),
     ]
@@ -91,6 +95,14 @@ def _errors(overall: dict[str, Any] | None, agreement: float | None, change: Com
         )
     if change and change.shown == "higher":
         yield Finding("look", f"WER rose since the last run: {span(change)}.", "changes")
+
+
+def _better(compared: Sequence[Comparison]) -> Iterable[Finding]:
+    for one in compared:
+        if one.shown == "lower":
+            rates = f"WER {percent(one.first_wer)} against {percent(one.other_wer)}"
+            text = f"Shown to be better than {one.other}, which was chosen: {one.first}, {rates}."
+            yield Finding("look", text, "wer")
 
 
 def _flags(flagged: dict[str, int], utterances: int) -> Iterable[Finding]:

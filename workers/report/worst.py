@@ -12,10 +12,10 @@ import pyarrow as pa
 import soundfile
 
 from workers.quality.scored import Scored
+from workers.quality.worst import by_agreement, by_errors
 from workers.report.data import Reader
 from workers.report.figures import power_db, spectrogram
 from workers.report.words import Piece, difference
-from workers.sample import KEPT, MIN_WORDS
 
 AUDIO_BYTES = 8 << 20  # of FLAC in one page, over all players; it grows by a third as text
 
@@ -51,7 +51,11 @@ class Worst:
 
 def worst(reader: Reader, utterances: pa.Table, chosen: Scored) -> list[Worst]:
     """The utterances with the highest WER, or, where nothing has a reference, with the least agreement."""
-    rows = _by_wer(chosen) if len(chosen.wer) else _by_agreement(utterances)
+    if len(chosen.wer):
+        inorder = chosen.take(np.argsort(chosen.utterance, kind="stable"))
+        rows = inorder.utterance[by_errors(inorder.errors, inorder.words)]
+    else:
+        rows = by_agreement(utterances["agreement_wer"].cast(pa.float64()).to_numpy())
     if not len(rows):
         return []
     picked = utterances.take(pa.array(rows)).to_pylist()
@@ -67,21 +71,6 @@ def worst(reader: Reader, utterances: pa.Table, chosen: Scored) -> list[Worst]:
         found.append(Worst(row, against, heard, _media(mine) if size <= room else []))
         room -= size if size <= room else 0
     return found
-
-
-def _by_wer(chosen: Scored) -> np.ndarray:
-    wrong = chosen.errors > 0
-    long = wrong & (chosen.words >= MIN_WORDS)
-    candidates = np.flatnonzero(long if long.any() else wrong)
-    rate = chosen.errors[candidates] / np.maximum(chosen.words[candidates], 1)
-    order = np.lexsort((chosen.utterance[candidates], -chosen.errors[candidates], -rate))
-    return chosen.utterance[candidates][order][:KEPT]
-
-
-def _by_agreement(utterances: pa.Table) -> np.ndarray:
-    agreement = utterances["agreement_wer"].cast(pa.float64()).to_numpy()
-    candidates = np.flatnonzero(agreement > 0)
-    return candidates[np.argsort(-agreement[candidates], kind="stable")][:KEPT]
 
 
 def _heard(texts: list[dict[str, Any]], row: dict[str, Any]) -> tuple[str, list[Heard]]:
