@@ -17,7 +17,7 @@ import torch
 
 from infra.demo import evaluate
 from infra.demo.clips import Clip, at_speeds, espeak_clips, read_fsdd
-from infra.demo.speech import FSDD_SHARE, Speech
+from infra.demo.speech import COPIES, FSDD_SHARE, Speech
 
 
 def fold(start: Path, checkpoint: Path, recorded: Sequence[Clip], synthetic: Sequence[Clip], length: int) -> None:
@@ -27,7 +27,7 @@ def fold(start: Path, checkpoint: Path, recorded: Sequence[Clip], synthetic: Seq
     """
     torch.manual_seed(1)
     rng = np.random.default_rng(1)
-    speech = Speech([at_speeds(recorded, 4, rng), synthetic], [FSDD_SHARE, 1 - FSDD_SHARE], rng)
+    speech = Speech([at_speeds(recorded, COPIES, rng), synthetic], [FSDD_SHARE, 1 - FSDD_SHARE], rng)
     if start.suffix == ".nemo":
         from infra.demo import train_conformer
 

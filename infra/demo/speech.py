@@ -14,6 +14,7 @@ from infra.demo.clips import SAMPLE_RATE, Clip, at_speeds, espeak_clips, read_fs
 
 PHRASE_GAP_S = 0.6  # a longer pause ends a phrase; none is drawn between 0.45 s and 0.8 s, so that it is plain to hear
 FSDD_SHARE = 0.65  # of the clips drawn, where there are recordings; the rest are espeak-ng voices
+COPIES = 8  # of each recording, each as another speaker would have said it
 SILENT = 10  # the label, beside the ten digits, of a frame in which none sounds
 
 
@@ -202,7 +203,7 @@ def pools(
     if fsdd_tar is None:
         return [synthetic], [1.0]
     recorded = [clip for clip in read_fsdd(fsdd_tar) if clip.speaker != without]
-    return [at_speeds(recorded, 4, rng), synthetic], [FSDD_SHARE, 1 - FSDD_SHARE]
+    return [at_speeds(recorded, COPIES, rng), synthetic], [FSDD_SHARE, 1 - FSDD_SHARE]
 
 
 def arguments(description: str | None) -> argparse.ArgumentParser:
