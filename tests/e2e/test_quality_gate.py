@@ -23,7 +23,7 @@ from tests.e2e.runs import Lake, Mill
 
 PATIENCE_S = 300  # a busy machine is slow, not wrong
 CLIPS = 48
-RAISED = {"denoise": {"stationary": True}, "asr": {"chosen_input": "auto"}}
+RAISED = {"denoise": {"stationary": True}, "asr": {"chosen_input": "auto", "whisper_window": "fitted"}}
 
 
 @dataclass(frozen=True)
