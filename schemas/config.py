@@ -174,15 +174,11 @@ class TtsSettings(Settings):
     normalize: bool = Field(True, description="numbers and abbreviations are written out before they are spoken")
     rate: float = Field(1.0, ge=0.25, le=4.0, description="speaking rate; 1 is the voice's own")
     pitch: float = Field(0.0, ge=-3, le=3, description="fastpitch: added to the pitch, in its standard deviations")
-    noise_scale: float | None = Field(
-        None, ge=0, le=2, description="vits: how much is left to chance; its own if unset"
-    )
+    noise_scale: float | None = Field(None, ge=0, le=2, description="vits: what is left to chance; its own if unset")
     piece_chars: int = Field(200, ge=20, description="longer texts are split at sentences, and spoken piece by piece")
     pause_s: float = Field(0.4, ge=0, le=5, description="pause between sentences of a split text, seconds; half of it "
                            "within one")  # fmt: skip
-    sample_rate: int | None = Field(
-        None, ge=8_000, le=48_000, description="output rate, Hz; the voice's own when unset"
-    )
+    sample_rate: int | None = Field(None, ge=8_000, le=48_000, description="output rate, Hz; the voice's own if unset")
     loudness_lufs: float | None = Field(None, ge=-70, le=-5, description="integrated loudness (BS.1770), LUFS; as "
                                         "spoken when unset")  # fmt: skip
     trailing_silence_s: float = Field(0.0, ge=0, le=10, description="silence after the speech, seconds")

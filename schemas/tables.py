@@ -122,7 +122,7 @@ _FIELDS: dict[str, list[tuple[str, pa.DataType, str]]] = {
         ("voice", pa.string(), "voice that spoke"),
         ("text", pa.string(), "text to speak, as it was found"),
         ("spoken_text", pa.string(), "the same as spoken: numbers and abbreviations written out"),
-        ("unsayable", pa.string(), "characters of it that the voice has no sound for, each once; empty where it has all"),
+        ("unsayable", pa.string(), "characters of it that the voice has no sound for, each once; empty: none"),
         ("text_source", pa.string(), "reference, or the engine whose transcript was spoken"),
         ("engine", pa.string(), "synthesizer spec"),
         ("model_digest", pa.string(), "digest of the synthesizer's checkpoint"),

@@ -6,6 +6,8 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+_MARKS = re.compile(r"[,;:–—](?:\s|$)|[、，；：]")
+
 
 @dataclass(frozen=True)
 class Piece:
@@ -19,8 +21,8 @@ def pieces(text: str, language: str | None, most: int, pause_s: float) -> list[P
     """``text`` whole where it has at most ``most`` characters, else in sentences, as many together as fit.
 
     A sentence that is longer itself is split after a comma, semicolon, colon or dash, where there is none at a space,
-    and where there is none anywhere. The pause after a sentence is ``pause_s`` seconds, within one the half of it; after
-    the last piece there is none. Nothing of the text but spaces is lost.
+    and where there is none anywhere. The pause after a sentence is ``pause_s`` seconds, within one the half of it;
+    after the last piece there is none. Nothing of the text but spaces is lost.
 
     >>> [piece.text for piece in pieces("One. Two. Three.", "en", 10, 0.4)]
     ['One. Two.', 'Three.']

@@ -69,7 +69,7 @@ def spoken_text(text: str, language: str | None) -> str:
         text = _NUMBER.sub(lambda match: _apart(match, _say(match, words, primary)), text)
     for sign, word in _SIGNS.get(primary, {}).items():
         text = text.replace(sign, f" {word} ")
-    return " ".join(text.split())
+    return re.sub(r" (?=[.,;:!?](?:\s|$))", "", " ".join(text.split()))
 
 
 @cache

@@ -71,6 +71,11 @@ def rate_at(done: float, peak: float) -> float:
     return peak * min(done / 0.03 + 0.01, 0.02 + 0.49 * (1 + math.cos(math.pi * done)))
 
 
+def shown(sums: np.ndarray) -> str:
+    """Means over the steps since the last line."""
+    return "/".join(f"{one / REPORTED:.3f}" for one in sums)
+
+
 def train_fastpitch(model: Any, items: Sequence[dict[str, Tensor]], seconds: float, rng: Any) -> Iterator[str]:
     """L1 of the mel, and of log durations and pitch their squared error, with the durations and pitch that are true."""
     model.train()
@@ -95,7 +100,8 @@ def train_fastpitch(model: Any, items: Sequence[dict[str, Tensor]], seconds: flo
         (mel_loss + 0.2 * dur_loss + 0.1 * pitch_loss).backward()
         torch.nn.utils.clip_grad_norm_(model.fastpitch.parameters(), 1.0)
         optimizer.step()
-        step, sums = step + 1, sums + [mel_loss.item(), dur_loss.item(), pitch_loss.item()]
+        step += 1
+        sums += np.array([mel_loss.item(), dur_loss.item(), pitch_loss.item()])
         if step % REPORTED == 0:
             yield f"FastPitch step {step}, {done:.0%}: mel/duration/pitch " + "/".join(
                 f"{x / REPORTED:.3f}" for x in sums
@@ -147,9 +153,10 @@ def train_hifigan(
         (mel_loss + spectra).backward()
         torch.nn.utils.clip_grad_norm_(model.generator.parameters(), 10.0)
         optimizer.step()
-        step, sums = step + 1, sums + [mel_loss.item(), spectra.item()]
+        step += 1
+        sums += np.array([mel_loss.item(), spectra.item()])
         if step % REPORTED == 0:
-            yield f"HiFi-GAN step {step}, {done:.0%}: mel/spectra " + "/".join(f"{x / REPORTED:.3f}" for x in sums)
+            yield f"HiFi-GAN step {step}, {done:.0%}: mel/spectra {shown(sums)}"
             sums = np.zeros(2)
     model.eval()
 

@@ -1,5 +1,5 @@
-"""The bundled digit voice's two models, as NeMo's ``fastpitch_align`` and ``hifigan`` configurations lay them out, small,
-and how they are stored."""
+"""The bundled digit voice's two models, as NeMo's ``fastpitch_align`` and ``hifigan`` configurations lay them out,
+small, and how they are stored."""
 
 from __future__ import annotations
 

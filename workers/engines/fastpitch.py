@@ -1,4 +1,4 @@
-"""Text to speech with NeMo's FastPitch, which makes a mel spectrogram of the text, and HiFi-GAN, which makes it sound."""
+"""Text to speech with NeMo's FastPitch, which makes a mel spectrogram of the text, and HiFi-GAN, which sounds it."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ class FastPitchSynthesizer:
     """The :class:`~workers.engines.base.Synthesizer` of ``fastpitch:A+hifigan:B``: .nemo paths, URLs or names.
 
     ``voice`` is the number of a speaker, from 0; models of a single speaker have none. ``settings.rate`` is FastPitch's
-    pace, ``settings.pitch`` is added to its predicted pitch, which it counts in standard deviations. Nothing is drawn at
-    random. Raises VoxmillError where a checkpoint cannot be loaded or the two do not fit together.
+    pace, ``settings.pitch`` is added to its predicted pitch, which it counts in standard deviations. Nothing is drawn
+    at random. Raises VoxmillError where a checkpoint cannot be loaded or the two do not fit together.
     """
 
     def __init__(self, checkpoint: Checkpoint, vocoder: Checkpoint, device: str, settings: TtsSettings) -> None:
