@@ -30,7 +30,7 @@ from schemas.config import (
 )
 from schemas.ids import stable_id
 from schemas.manifest import RunManifest
-from tasks.regenerate import kept_hours, publish_regenerated, recipe_for, speak, speaking
+from tasks.regenerate import publish_regenerated, recipe_for, speak, speaking
 from tasks.runs import find_manifest
 from tasks.select import select
 from tasks.wording import count, yield_of
@@ -87,5 +87,4 @@ def regenerate(
         with connect(cluster, storage):
             receipts = speak(untouched(todo), parameters, run)
             manifest = publish_regenerated(untouched(todo), untouched(receipts), parameters, run)
-        kept, made = kept_hours(manifest, parameters.destination, storage)
-    return finished(manifest, f"; {yield_of(kept, made)}")
+    return finished(manifest, f"; {yield_of(manifest.kept_hours, manifest.regenerated_hours)}")

@@ -50,6 +50,10 @@ Clips = Annotated[
     Field(description="clips to export: as recorded, denoised, or spoken afresh (those kept, unless where says else)"),
 ]
 Folder = Annotated[str, Field(min_length=1, description="URL of the folder to write clips and manifests into")]
+Formats = Annotated[
+    tuple[Literal["nemo", "huggingface", "lhotse"], ...],
+    Field(min_length=1, description="manifests to write: nemo, huggingface, lhotse"),
+]
 Voice = Annotated[SynthesizerSpec, Field(description="voice engine spec, such as espeak:en-us")]
 MaxRoundTripWer = Annotated[float, Field(ge=0, description="round-trip WER up to which a clip is marked kept")]
 MaxFileMb = Annotated[int, Field(ge=1, le=4096, description="size that published files are compacted to, MB")]
@@ -283,6 +287,19 @@ class RegenerateParameters(Settings):
     storage: Storage = Storage()
     cluster: Cluster = Cluster()
     max_file_mb: MaxFileMb = 256
+
+
+class ExportParameters(Settings):
+    """Parameters of the export flow."""
+
+    destination: Destination
+    folder: Folder
+    clips: Clips = "original"
+    run_id: RunId = None
+    where: Where = None
+    text: SpokenText = "either"
+    formats: Formats = ("nemo", "huggingface", "lhotse")
+    storage: Storage = Storage()
 
 
 class Layout(Settings):
