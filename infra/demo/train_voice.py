@@ -1,6 +1,6 @@
 """Train the bundled digit voice: NeMo's FastPitch and HiFi-GAN, small, on digits that espeak-ng's demo speakers read.
 
-``python -m infra.demo.train_voice fastpitch-digits.nemo hifigan-digits.nemo`` takes some 16 minutes of one core.
+``python -m infra.demo.train_voice fastpitch-digits.nemo hifigan-digits.nemo`` takes some 11 minutes of one core.
 """
 
 from __future__ import annotations
@@ -177,7 +177,7 @@ def main() -> None:
     parser.add_argument("fastpitch", type=Path, help="where to write it")
     parser.add_argument("hifigan", type=Path, help="where to write it")
     parser.add_argument("--readings", type=int, default=800)
-    parser.add_argument("--minutes", type=float, default=15, help="of one core, in all")
+    parser.add_argument("--minutes", type=float, default=10, help="of one core, in all")
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
     torch.set_num_threads(1)
