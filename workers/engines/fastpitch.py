@@ -35,8 +35,8 @@ class FastPitchSynthesizer:
         with quiet():
             from nemo.collections.tts.models import FastPitchModel, HifiGanModel
         self.spec, self.device, self.settings = checkpoint.spec, torch.device(device), settings
-        model, path = restored(FastPitchModel, checkpoint, self.device, "FastPitch")
-        sounder, sound_path = restored(HifiGanModel, vocoder, self.device, "HiFi-GAN")
+        model, path = restored(FastPitchModel, checkpoint, self.device, "a FastPitch model")
+        sounder, sound_path = restored(HifiGanModel, vocoder, self.device, "a HiFi-GAN model")
         self.model, self.vocoder = model.to(self.device).eval(), sounder.to(self.device).eval()
         self.digest = joint_digest([digest_of(path), digest_of(sound_path)])
         self.hop, self.sample_rate = _common(self.model, self.vocoder, self.spec)

@@ -44,6 +44,8 @@ def restored(base: Any, checkpoint: Checkpoint, device: torch.device, what: str)
         except Exception as error:
             reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
             raise VoxmillError(
-                f"the checkpoint cannot be loaded ({reason})", checkpoint.spec, f"It must be a .nemo of {what}."
+                f"the checkpoint cannot be loaded ({reason})", checkpoint.spec, f"It must be the .nemo of {what}."
             ) from error
+    if not isinstance(model, base):
+        raise VoxmillError(f"the checkpoint is a {type(model).__name__}", checkpoint.spec, f"It must be {what}.")
     return model, path
