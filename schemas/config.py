@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from schemas.ids import stable_id
 from schemas.spec import TRANSLATOR_FAMILIES, EngineSpec, SynthesizerSpec, TranscriberSpec
@@ -191,12 +191,20 @@ class TtsSettings(Settings):
     max_chars: int = Field(2000, gt=0, description="longer texts are rejected (text_too_long)")
 
     @model_validator(mode="after")
-    def _fits_together(self) -> TtsSettings:
-        if self.voices_per_clip > max(1, len(self.voices)):
-            raise ValueError(f"voices_per_clip is {self.voices_per_clip}, but voices names {len(self.voices)}")
+    def _opus_knows_the_rate(self) -> TtsSettings:
         if self.codec == "opus" and self.sample_rate not in (None, *OPUS_RATES):
             raise ValueError(f"opus has no sample_rate of {self.sample_rate}; it has {', '.join(map(str, OPUS_RATES))}")
         return self
+
+
+def _enough_voices(tts: TtsSettings) -> TtsSettings:
+    """Checked where the settings are whole: the regenerate flow takes its voices apart from the others."""
+    if tts.voices_per_clip > max(1, len(tts.voices)):
+        raise ValueError(f"voices_per_clip is {tts.voices_per_clip}, but voices names {len(tts.voices)}")
+    return tts
+
+
+Speech = Annotated[TtsSettings, AfterValidator(_enough_voices)]
 
 
 class Recipe(Settings):
@@ -207,7 +215,7 @@ class Recipe(Settings):
     denoise: DenoiseSettings = DenoiseSettings()
     features: FeatureSettings = FeatureSettings()
     asr: AsrSettings = AsrSettings()
-    tts: TtsSettings = TtsSettings()
+    tts: Speech = TtsSettings()
 
     def fingerprint(self, digests: dict[str, str]) -> str:
         """Hash of the settings and of ``digests`` (engine spec -> digest of its local checkpoint)."""
@@ -282,7 +290,7 @@ class RegenerateParameters(Settings):
     run_id: RunId = None
     where: Where = None
     text: SpokenText = "either"
-    tts: TtsSettings
+    tts: Speech
     round_trip: RoundTrip = None
     storage: Storage = Storage()
     cluster: Cluster = Cluster()

@@ -115,4 +115,4 @@ def test_a_key_that_is_not_there_or_short_or_given_in_clear_is_refused(monkeypat
 @pytest.mark.parametrize("wrong", [{"codec": "opus", "sample_rate": 44_100}, {"voices_per_clip": 2}])
 def test_settings_that_do_not_fit_together(wrong: dict[str, object]) -> None:
     with pytest.raises(ValidationError):
-        TtsSettings.model_validate(wrong)
+        Recipe.model_validate({"tts": wrong})
