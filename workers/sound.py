@@ -19,6 +19,8 @@ _BLOCK_S = 0.4  # ITU-R BS.1770-4: length of a gating block
 
 def joined(parts: Sequence[Synthesis], pauses_s: Sequence[float]) -> Synthesis:
     """``parts`` of one rate after one another, each followed by its pause; what was unsayable in any of them."""
+    if len(parts) == 1 and not pauses_s[0]:
+        return parts[0]
     rate = parts[0].sample_rate
     sounds = [
         piece
@@ -47,8 +49,9 @@ def finished(speech: Synthesis, settings: TtsSettings) -> Synthesis:
     samples = resample(speech.samples, speech.sample_rate, rate)
     if settings.loudness_lufs is not None:
         samples = _at_loudness(samples, rate, settings.loudness_lufs)
-    silence = np.zeros(round(settings.trailing_silence_s * rate), np.float32)
-    return Synthesis(np.concatenate([samples, silence]), rate, speech.unsayable)
+    if settings.trailing_silence_s:
+        samples = np.concatenate([samples, np.zeros(round(settings.trailing_silence_s * rate), np.float32)])
+    return Synthesis(samples, rate, speech.unsayable)
 
 
 def loudness(samples: np.ndarray, rate: int) -> float:
