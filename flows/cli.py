@@ -1,4 +1,4 @@
-"""The command line, thin over the flows: ``voxmill run | plan | report | regenerate | verify | demo``.
+"""The command line, thin over the flows: ``voxmill run | plan | report | regenerate | export | verify | demo``.
 
 Nothing heavy is imported before a command runs: ``--help`` answers at once.
 """
@@ -13,7 +13,7 @@ import typer
 from flows import terminal
 from flows.form import description_of
 from flows.guard import guarded
-from flows.options import given, listed, merge, overrides, read_config
+from flows.options import given, listed, merge, overrides, read_config, speech
 from schemas import config
 
 app = typer.Typer(
@@ -61,6 +61,14 @@ Text = Annotated[str | None, typer.Option("--text", help=description_of(config.S
 Voices = Annotated[list[str] | None, typer.Option("--voices", help=description_of(config.Voices) + "; repeatable")]
 Hears = Annotated[str | None, typer.Option("--round-trip", help=description_of(config.RoundTrip))]
 MaxWer = Annotated[float | None, typer.Option("--max-wer", help=description_of(config.MaxRoundTripWer))]
+Speech = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="other settings of the speech, such as loudness_lufs=-23; repeatable"),
+]
+Folder = Annotated[str, typer.Argument(metavar="FOLDER", help=description_of(config.Folder))]
+RunOption = Annotated[str | None, typer.Option("--run-id", help=description_of(config.RunId))]
+Clips = Annotated[str | None, typer.Option("--clips", help=description_of(config.Clips))]
+Formats = Annotated[list[str] | None, typer.Option("--formats", help=description_of(config.Formats) + "; repeatable")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="every log line, tracebacks included")]
 
 
@@ -156,6 +164,7 @@ def regenerate(
     voices: Voices = None,
     round_trip: Hears = None,
     max_wer: MaxWer = None,
+    set_: Speech = None,
     ray_address: RayAddress = None,
     endpoint_url: Endpoint = None,
     region: Region = None,
@@ -175,6 +184,7 @@ def regenerate(
             "voices": listed(voices),
             "round_trip": round_trip,
             "max_wer": max_wer,
+            "speech": speech(set_ or []),
             "cluster": {"address": ray_address},
             "storage": _reach(endpoint_url, region, profile, anonymous, credentials_block),
         }
@@ -183,6 +193,40 @@ def regenerate(
         from flows.launch import launch_regenerate
 
         launch_regenerate(given(form), verbose)
+
+
+@app.command()
+def export(
+    destination: Published,
+    folder: Folder,
+    clips: Clips = None,
+    run_id: RunOption = None,
+    where: Where = None,
+    text: Text = None,
+    formats: Formats = None,
+    endpoint_url: Endpoint = None,
+    region: Region = None,
+    profile: Profile = None,
+    anonymous: Anonymous = None,
+    credentials_block: Block = None,
+    verbose: Verbose = False,
+) -> None:
+    """Write a published run's clips out with the manifests that NeMo, Hugging Face and Lhotse train from."""
+    with terminal.reported():
+        form = {
+            "destination": destination,
+            "folder": folder,
+            "clips": clips,
+            "run_id": run_id,
+            "where": where,
+            "text": text,
+            "formats": listed(formats),
+            "storage": _reach(endpoint_url, region, profile, anonymous, credentials_block),
+        }
+        terminal.prepare()
+        from flows.launch import launch_export
+
+        launch_export(given(form), verbose)
 
 
 @app.command()

@@ -10,7 +10,7 @@ from prefect.states import Completed, Failed
 from prefect.utilities.annotations import quote
 from pydantic import Field
 
-from flows.credentials import access
+from flows.credentials import access, voice_secret
 from flows.form import described
 from flows.identity import new_run, run_name
 from schemas.config import (
@@ -45,6 +45,7 @@ from workers.cluster import connect
 from workers.engines.checkpoints import checkpoint_digest
 from workers.engines.registry import check_ready
 from workers.storage import absolute_url
+from workers.voices import key_digest, voice_key
 
 T = TypeVar("T")
 
@@ -94,7 +95,7 @@ def corpus(
         max_file_mb=max_file_mb,
     )
     run = new_run()
-    with access(storage):
+    with access(storage), voice_secret(parameters.recipe.tts):
         fingerprint = fingerprint_of(parameters.recipe, storage)
         discovery = readable(discover(parameters.sources, storage))
         published = published_members(parameters, fingerprint)
@@ -144,6 +145,8 @@ def fingerprint_of(recipe: Recipe, storage: Storage) -> str:
     for spec in engines:
         check_ready(spec, storage)
     digests = {spec: checkpoint_digest(spec, storage) for spec in engines}
+    if key := voice_key(recipe.tts):
+        digests["voice key"] = key_digest(key)
     return recipe.fingerprint({spec: digest for spec, digest in digests.items() if digest is not None})
 
 

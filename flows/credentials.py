@@ -5,13 +5,15 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import cast
+from typing import Any, cast
 
 from prefect.blocks.core import Block
+from prefect.blocks.system import Secret
 from pydantic import Field, SecretStr
 
-from schemas.config import Storage
+from schemas.config import Storage, TtsSettings
 from schemas.errors import VoxmillError
+from workers.voices import KEY_VARIABLE, voice_key
 
 
 class S3Credentials(Block):
@@ -53,6 +55,30 @@ def load_credentials(name: str) -> S3Credentials:
         raise VoxmillError(
             what, "storage.credentials_block", "Save one: flows.credentials.S3Credentials(...).save(name)"
         ) from None
+
+
+@contextmanager
+def voice_secret(tts: TtsSettings) -> Iterator[None]:
+    """Put the key of the Secret block that ``tts.voice_key`` names, if any, into this process' environment for the
+    while, where :func:`workers.voices.voice_key` finds it.
+
+    Raises VoxmillError where Prefect holds no such block, or the key is missing or too short.
+    """
+    kind, _, name = (tts.voice_key or "").partition(":")
+    before = os.environ.get(KEY_VARIABLE)
+    if kind == "block":
+        try:
+            _set({KEY_VARIABLE: str(cast(Any, Secret.load(name)).get())})
+        except ValueError:
+            what = f"Prefect holds no Secret block called {name!r}"
+            do = "Save one: prefect.blocks.system.Secret(value=...).save(name)"
+            raise VoxmillError(what, "tts.voice_key", do) from None
+    try:
+        voice_key(tts)
+        yield
+    finally:
+        if kind == "block":
+            _set({KEY_VARIABLE: before})
 
 
 @contextmanager

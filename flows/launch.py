@@ -63,6 +63,15 @@ def launch_regenerate(form: dict[str, Any], verbose: bool) -> None:
     terminal.console().print(f"{state.name}: {state.message}", soft_wrap=True, markup=False)
 
 
+def launch_export(form: dict[str, Any], verbose: bool) -> None:
+    """Write clips out for training and print what was written."""
+    from flows.export import export
+
+    terminal.quiet(verbose)
+    state = started(export, checked_form(export, form), verbose)
+    terminal.console().print(f"{state.name}: {state.message}", soft_wrap=True, markup=False)
+
+
 def checked_form(flow: Flow[..., Any], form: dict[str, Any]) -> dict[str, Any]:
     """``form`` as ``flow`` takes it, defaults filled in; where it does not, a line per field, and exit 1."""
     unknown = [name for name in form if name not in flow.parameters.properties]

@@ -94,6 +94,16 @@ def overrides(settings: Iterable[str]) -> dict[str, Any]:
     return result
 
 
+def speech(settings: Iterable[str]) -> dict[str, Any]:
+    """The regenerate flow's ``speech`` from ``name=value`` settings, with ``tts.`` before the name or without.
+
+    >>> speech(["loudness_lufs=-23", "tts.codec=opus"])
+    {'loudness_lufs': -23, 'codec': 'opus'}
+    """
+    named = [f"tts.{setting.strip().removeprefix('tts.')}" for setting in settings]
+    return dict(overrides(named).get("recipe", {}).get("tts", {}))
+
+
 def _value(text: str) -> Any:
     try:
         return json.loads(text)

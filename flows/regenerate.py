@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Annotated, Any
+
 from prefect import flow, get_run_logger
 from prefect.client.schemas.objects import State
 from prefect.states import Completed
+from pydantic import Field
 
 from flows.corpus import CLUSTER, NOTHING_NEW, STORAGE, fingerprint_of, finished, untouched
-from flows.credentials import access
+from flows.credentials import access, voice_secret
 from flows.form import described
 from flows.identity import new_run, run_name
 from schemas.config import (
@@ -27,12 +30,19 @@ from schemas.config import (
 )
 from schemas.ids import stable_id
 from schemas.manifest import RunManifest
-from tasks.regenerate import kept_hours, publish_regenerated, recipe_for, speak, speaking
+from tasks.regenerate import publish_regenerated, recipe_for, speak, speaking
 from tasks.runs import find_manifest
 from tasks.select import select
-from tasks.wording import count
+from tasks.wording import count, yield_of
 from workers.cluster import connect
 from workers.storage import absolute_url
+
+SPEECH = TtsSettings()
+
+
+def _settled(speech: TtsSettings, **short: Any) -> TtsSettings:
+    """``speech`` with the form's short fields in it; one left unset leaves it as it is."""
+    return TtsSettings(**{**speech.model_dump(), **{name: value for name, value in short.items() if value is not None}})
 
 
 @flow(name="regenerate", flow_run_name=run_name)
@@ -43,9 +53,10 @@ def regenerate(
     run_id: RunId = None,
     where: Where = None,
     text: SpokenText = "either",
-    voices: Voices = (),
+    voices: Annotated[Voices | None, Field(description="short for speech.voices")] = None,
     round_trip: RoundTrip = None,
-    max_wer: MaxRoundTripWer = 0.2,
+    max_wer: Annotated[MaxRoundTripWer | None, Field(description="short for speech.max_wer")] = None,
+    speech: TtsSettings = SPEECH,
     storage: Storage = STORAGE,
     cluster: Cluster = CLUSTER,
     max_file_mb: MaxFileMb = 256,
@@ -56,15 +67,16 @@ def regenerate(
         run_id=run_id,
         where=where,
         text=text,
-        tts=TtsSettings(synthesizer=tts, voices=voices, max_wer=max_wer),
+        tts=_settled(speech, synthesizer=tts, voices=voices, max_wer=max_wer),
         round_trip=round_trip,
         storage=storage,
         cluster=cluster,
         max_file_mb=max_file_mb,
     )
     run = new_run()
-    with access(storage):
+    with access(storage), voice_secret(parameters.tts):
         source = find_manifest(parameters.destination, run_id, storage)
+        parameters = parameters.model_copy(update={"run_id": source.run_id})  # the manifest names what was spoken
         recipe = recipe_for(source, parameters)
         fingerprint = stable_id("regenerate", source.run_id, fingerprint_of(recipe, storage), length=16)
         rows = select(source, parameters.destination, where, storage)
@@ -75,5 +87,4 @@ def regenerate(
         with connect(cluster, storage):
             receipts = speak(untouched(todo), parameters, run)
             manifest = publish_regenerated(untouched(todo), untouched(receipts), parameters, run)
-        kept, made = kept_hours(manifest, parameters.destination, storage)
-    return finished(manifest, f"; {kept:.2f} of {made:.2f} h made are kept after the round trip")
+    return finished(manifest, f"; {yield_of(manifest.kept_hours, manifest.regenerated_hours)}")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from schemas.ids import stable_id
 from schemas.spec import TRANSLATOR_FAMILIES, EngineSpec, SynthesizerSpec, TranscriberSpec
@@ -44,6 +44,15 @@ SpokenText = Annotated[
 RoundTrip = Annotated[
     TranscriberSpec | None,
     Field(description="engine that hears what was spoken; the last of the published run's when unset"),
+]
+Clips = Annotated[
+    Literal["original", "denoised", "regenerated"],
+    Field(description="clips to export: as recorded, denoised, or spoken afresh (those kept, unless where says else)"),
+]
+Folder = Annotated[str, Field(min_length=1, description="URL of the folder to write clips and manifests into")]
+Formats = Annotated[
+    tuple[Literal["nemo", "huggingface", "lhotse"], ...],
+    Field(min_length=1, description="manifests to write: nemo, huggingface, lhotse"),
 ]
 Voice = Annotated[SynthesizerSpec, Field(description="voice engine spec, such as espeak:en-us")]
 MaxRoundTripWer = Annotated[float, Field(ge=0, description="round-trip WER up to which a clip is marked kept")]
@@ -151,13 +160,55 @@ class AsrSettings(Settings):
         return "denoised" if self.chosen_input == "denoised" else "raw"
 
 
+OPUS_RATES = (8_000, 12_000, 16_000, 24_000, 48_000)  # RFC 6716, 2: the rates that Opus knows, Hz
+
+
 class TtsSettings(Settings):
     """Regeneration of clean speech and its round trip through a transcriber."""
 
+    # A secret that was put where its name belongs must not be told again by the error that refuses it.
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+
     synthesizer: Synthesizer = None
     voices: Voices = ()
+    voices_per_clip: int = Field(1, ge=1, le=64, description="voices that speak each utterance, one row for each")
+    voice_key: str | None = Field(
+        None,
+        pattern=r"^(env|block):[A-Za-z_][A-Za-z0-9_-]*$",
+        description="where the secret key lies that voices are dealt with, so that nobody else can tell who has which: "
+        "env:NAME, an environment variable, or block:NAME, a Secret block in Prefect. Never the key itself",
+    )
+    speaker_labels: bool = Field(True, description="the speakers' own labels in regenerated; no: the column is null")
+    normalize: bool = Field(True, description="numbers and abbreviations are written out before they are spoken")
+    rate: float = Field(1.0, ge=0.25, le=4.0, description="speaking rate; 1 is the voice's own")
+    pitch: float = Field(0.0, ge=-3, le=3, description="fastpitch: added to the pitch, in its standard deviations")
+    noise_scale: float | None = Field(None, ge=0, le=2, description="vits: what is left to chance; its own if unset")
+    piece_chars: int = Field(200, ge=20, description="longer texts are split at sentences, and spoken piece by piece")
+    pause_s: float = Field(0.4, ge=0, le=5, description="pause between sentences of a split text, seconds; half of it "
+                           "within one")  # fmt: skip
+    sample_rate: int | None = Field(None, ge=8_000, le=48_000, description="output rate, Hz; the voice's own if unset")
+    loudness_lufs: float | None = Field(None, ge=-70, le=-5, description="integrated loudness (BS.1770), LUFS; as "
+                                        "spoken when unset")  # fmt: skip
+    trailing_silence_s: float = Field(0.0, ge=0, le=10, description="silence after the speech, seconds")
+    codec: Literal["flac", "opus"] = Field("flac", description="opus: in Ogg, at 8, 12, 16, 24 or 48 kHz")
     max_wer: MaxRoundTripWer = 0.2
     max_chars: int = Field(2000, gt=0, description="longer texts are rejected (text_too_long)")
+
+    @model_validator(mode="after")
+    def _opus_knows_the_rate(self) -> TtsSettings:
+        if self.codec == "opus" and self.sample_rate not in (None, *OPUS_RATES):
+            raise ValueError(f"opus has no sample_rate of {self.sample_rate}; it has {', '.join(map(str, OPUS_RATES))}")
+        return self
+
+
+def _enough_voices(tts: TtsSettings) -> TtsSettings:
+    """Checked where the settings are whole: the regenerate flow takes its voices apart from the others."""
+    if tts.voices_per_clip > max(1, len(tts.voices)):
+        raise ValueError(f"voices_per_clip is {tts.voices_per_clip}, but voices names {len(tts.voices)}")
+    return tts
+
+
+Speech = Annotated[TtsSettings, AfterValidator(_enough_voices)]
 
 
 class Recipe(Settings):
@@ -168,7 +219,7 @@ class Recipe(Settings):
     denoise: DenoiseSettings = DenoiseSettings()
     features: FeatureSettings = FeatureSettings()
     asr: AsrSettings = AsrSettings()
-    tts: TtsSettings = TtsSettings()
+    tts: Speech = TtsSettings()
 
     def fingerprint(self, digests: dict[str, str]) -> str:
         """Hash of the settings and of ``digests`` (engine spec -> digest of its local checkpoint)."""
@@ -243,11 +294,24 @@ class RegenerateParameters(Settings):
     run_id: RunId = None
     where: Where = None
     text: SpokenText = "either"
-    tts: TtsSettings
+    tts: Speech
     round_trip: RoundTrip = None
     storage: Storage = Storage()
     cluster: Cluster = Cluster()
     max_file_mb: MaxFileMb = 256
+
+
+class ExportParameters(Settings):
+    """Parameters of the export flow."""
+
+    destination: Destination
+    folder: Folder
+    clips: Clips = "original"
+    run_id: RunId = None
+    where: Where = None
+    text: SpokenText = "either"
+    formats: Formats = ("nemo", "huggingface", "lhotse")
+    storage: Storage = Storage()
 
 
 class Layout(Settings):

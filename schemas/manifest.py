@@ -97,4 +97,6 @@ class RunManifest(BaseModel):
     versions: dict[str, str]  # distribution -> version
     failed_shards: dict[str, str] = {}  # shard id -> why
     gate: list[GateCheck] = []  # the conditions that were set
+    regenerated_hours: float = 0.0  # speech made, and of it what its round trip keeps
+    kept_hours: float = 0.0
     chosen_input: str = ""  # under asr.chosen_input: auto, what was chosen and why

@@ -17,6 +17,7 @@ from workers.publishing import (
     choose_input,
     in_plan_order,
     join_late,
+    regenerated_hours,
     stage_source_rejects,
     write_ledger,
     write_parts,
@@ -73,7 +74,7 @@ def _publish(plan: Plan, receipts: list[Receipt], parameters: CorpusParameters, 
     manifest = manifest_of(
         run, plan, parameters, finished, failed, [*files, *quality_files], quality, superseded(earlier, ledger)
     )
-    manifest = manifest.model_copy(update={"chosen_input": choice})
+    manifest = manifest.model_copy(update={"chosen_input": choice, **regenerated_hours(files, destination, storage)})
     manifest = judged(manifest, parameters.gate, destination, storage)
     fs, path = open_filesystem(layout.manifest(run.id), storage)
     put_bytes(fs, path, manifest.model_dump_json(indent=1).encode())

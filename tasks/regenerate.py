@@ -6,12 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
-import pyarrow.compute as pc
 from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 from pydantic import ValidationError
 
-from schemas.config import Layout, Recipe, RegenerateParameters, Storage
+from schemas.config import Layout, Recipe, RegenerateParameters
 from schemas.errors import VoxmillError
 from schemas.manifest import RunManifest
 from schemas.records import Archive, Plan, Receipt, Run
@@ -19,7 +18,7 @@ from schemas.records import Layout as ArchiveLayout
 from schemas.tables import schema_of
 from tasks.progress import Progress
 from workers.compact import parts_of
-from workers.publishing import check_counts, in_plan_order, read_published, write_parts
+from workers.publishing import check_counts, in_plan_order, regenerated_hours, write_parts
 from workers.receipts import Staging
 from workers.regeneration import regenerate_shards, works_of
 from workers.storage import open_filesystem, put_bytes
@@ -104,20 +103,12 @@ def publish_regenerated(
     files = write_parts(parts, destination, staging, storage)
     quality = schema_of("quality").empty_table()
     manifest = manifest_of(run, todo.plan, parameters, finished, failed, files, quality, [])  # type: ignore[arg-type]
-    manifest = manifest.model_copy(update={"kind": "regenerate"})
+    manifest = manifest.model_copy(update={"kind": "regenerate", **regenerated_hours(files, destination, storage)})
     fs, path = open_filesystem(Layout(destination=destination).manifest(run.id), storage)
     put_bytes(fs, path, manifest.model_dump_json(indent=1).encode())
     staging.clear(finished)
     get_run_logger().info("Run %s is published: %s", run.id, path)
     return manifest
-
-
-def kept_hours(manifest: RunManifest, destination: str, storage: Storage) -> tuple[float, float]:
-    """Hours of speech kept after the round trip, and hours made."""
-    table = read_published(manifest.files, "regenerated", ["kept", "duration_s"], destination, storage)
-    made = pc.sum(table["duration_s"]).as_py() or 0.0
-    kept = pc.sum(table.filter(table["kept"])["duration_s"]).as_py() or 0.0
-    return kept / 3600, made / 3600
 
 
 def _staging(todo: Speaking, parameters: RegenerateParameters) -> Staging:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import duckdb
 import pyarrow as pa
@@ -16,29 +16,41 @@ from workers.storage import open_filesystem
 
 QUERYABLE = ("utterances", "transcripts")
 _ORDER = "archive, member, channel NULLS FIRST, start_s, utterance_id"
+Selectable = Literal["utterances", "regenerated"]
 
 
-def select(manifest: RunManifest, destination: str, where: str | None, storage: Storage) -> pa.Table:
-    """Rows of ``utterances`` for which ``where`` holds, in a fixed order; all of them where it is None.
+def select(
+    manifest: RunManifest,
+    destination: str,
+    where: str | None,
+    storage: Storage,
+    table: Selectable = "utterances",
+    source: RunManifest | None = None,
+) -> pa.Table:
+    """Rows of ``table`` for which ``where`` holds, in a fixed order; all of them where it is None. Audio is left out.
 
-    Columns stand in ``where`` by their names; ``transcripts`` may be asked in a subquery, such as
-    ``utterance_id IN (SELECT utterance_id FROM transcripts WHERE avg_logprob > -0.5)``. Nothing but these two tables
-    can be reached from it. Raises VoxmillError where it does not parse or names a column that is not there.
+    Columns stand in ``where`` by their names; other tables may be asked in a subquery, such as
+    ``utterance_id IN (SELECT utterance_id FROM transcripts WHERE avg_logprob > -0.5)``. Nothing but ``utterances`` and
+    ``transcripts`` of the run ``source`` (by default ``manifest``'s) and ``table`` can be reached from it. Raises
+    VoxmillError where it does not parse or names a column that is not there.
     """
+    names = [name for name in schema_of(table).names if name != "audio"]
     with duckdb.connect() as connection:
-        for table in QUERYABLE:
-            connection.register(table, _dataset(manifest, table, destination, storage))
+        for name in dict.fromkeys((*QUERYABLE, table)):
+            of = manifest if name == table else source or manifest
+            connection.register(name, _dataset(of, name, destination, storage))
         connection.execute("SET enable_external_access = false; SET lock_configuration = true")
         try:
             # On a line of its own, so that a comment at its end cannot swallow the bracket.
-            query = f"SELECT * FROM utterances WHERE (\n{where or 'true'}\n) ORDER BY {_ORDER}"
+            order = _ORDER + (", voice" if table == "regenerated" else "")
+            query = f"SELECT {', '.join(names)} FROM {table} WHERE (\n{where or 'true'}\n) ORDER BY {order}"
             if len(duckdb.extract_statements(query)) != 1:
                 raise VoxmillError("must be one condition, without a semicolon", "where", f"It is {where!r}")
-            return cast(pa.Table, connection.sql(query).to_arrow_table()).cast(schema_of("utterances"))
+            schema = pa.schema([schema_of(table).field(name) for name in names])
+            return cast(pa.Table, connection.sql(query).to_arrow_table()).cast(schema)
         except duckdb.Error as error:
             what = str(error).splitlines()[0]
-            columns = ", ".join(schema_of("utterances").names)
-            raise VoxmillError(f"{what} [{where!r}]", "where", f"utterances has the columns {columns}") from None
+            raise VoxmillError(f"{what} [{where!r}]", "where", f"{table} has the columns {', '.join(names)}") from None
 
 
 def _dataset(manifest: RunManifest, table: str, destination: str, storage: Storage) -> Any:

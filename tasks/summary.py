@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from schemas.manifest import RunManifest
-from tasks.wording import clock, count, name_of, rate, size
+from tasks.wording import clock, count, name_of, rate, size, yield_of
 
 
 def summary(manifest: RunManifest) -> RenderableType:
@@ -41,6 +41,7 @@ def figures(manifest: RunManifest) -> str:
     return (
         f"{count(manifest.utterances, 'utterance')}, {manifest.hours:.2f} h in {clock(manifest.wall_s)}: "
         f"{manifest.real_time_factor:.1f} times real time; {count(len(manifest.files), 'file')}, {size(written)}"
+        + (f"; {yield_of(manifest.kept_hours, manifest.regenerated_hours)}" if manifest.regenerated_hours else "")
     )
 
 

@@ -52,3 +52,13 @@ def rate(wer: float, low: float | None = None, high: float | None = None) -> str
 def name_of(uri: str) -> str:
     """The last part of a URL or path: what people call an archive by."""
     return posixpath.basename(uri.rstrip("/")) or uri
+
+
+def yield_of(kept_hours: float, made_hours: float) -> str:
+    """What a round trip leaves of regenerated speech.
+
+    >>> yield_of(1.5, 2.0)
+    'yield 75.0%: 1.50 of 2.00 h made are kept after the round trip'
+    """
+    share = f"{kept_hours / made_hours:.1%}" if made_hours else "0%"
+    return f"yield {share}: {kept_hours:.2f} of {made_hours:.2f} h made are kept after the round trip"

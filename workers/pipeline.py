@@ -13,6 +13,7 @@ from schemas.config import Cluster, Recipe, Sharding, Storage
 from schemas.records import Published, Receipt, Shard
 from workers.block import pack
 from workers.front import front, write
+from workers.voices import voice_key
 from workers.wiring import EngineStage, on_actors, on_tasks, receipts, start
 
 
@@ -58,7 +59,7 @@ def engine_stages(recipe: Recipe, storage: Storage) -> list[EngineStage]:
     )
     stages = [first]
     if recipe.tts.synthesizer:
-        stages.append(EngineStage("synthesize", recipe.tts.synthesizer, recipe, storage))
+        stages.append(EngineStage("synthesize", recipe.tts.synthesizer, recipe, storage, voice_key(recipe.tts)))
         if not others:
             stages.append(EngineStage("round trip", first.spec, recipe, storage))
     return stages + others

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from schemas.config import Recipe, Storage
@@ -159,6 +160,13 @@ def read_published(
         with fs.open(path, "rb") as source:
             pieces.append(pq.read_table(source, columns=list(columns)))
     return pa.concat_tables([piece.replace_schema_metadata(None).select(list(columns)) for piece in pieces])
+
+
+def regenerated_hours(files: Sequence[PublishedFile], destination: str, storage: Storage) -> dict[str, float]:
+    """Hours of speech made and kept after the round trip, as the manifest has them."""
+    table = read_published(files, "regenerated", ["kept", "duration_s"], destination, storage)
+    made, kept = (pc.sum(one["duration_s"]).as_py() or 0.0 for one in (table, table.filter(table["kept"])))
+    return {"regenerated_hours": made / 3600, "kept_hours": kept / 3600}
 
 
 def write_ledger(receipts: Sequence[Receipt], url: str, staging: Staging, storage: Storage) -> pa.Table:

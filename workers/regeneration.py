@@ -24,6 +24,7 @@ from workers.receipts import Staging
 from workers.rows import rows_of
 from workers.stage import failed
 from workers.synthesize import STAGE
+from workers.voices import voice_key
 from workers.wiring import EngineStage, on_actors, on_tasks, receipts, start
 from workers.work import Recording, Utterance, Work
 
@@ -67,7 +68,9 @@ def works_of(
         for index, offset in enumerate(range(0, len(group), UTTERANCES_PER_SHARD)):
             piece = group[offset : offset + UTTERANCES_PER_SHARD]
             shard_id = stable_id("regenerate", run_id, fingerprint, text, [row["utterance_id"] for row in piece])
-            works.append(_work(piece, by_uri[uri], shard_id, fingerprint, index, recipe, text))
+            work = _work(piece, by_uri[uri], shard_id, fingerprint, index, recipe, text)
+            work.source_run_id = run_id
+            works.append(work)
     return works
 
 
@@ -138,7 +141,7 @@ def regenerate_shards(
     if not works:
         return
     stages = [
-        EngineStage("synthesize", str(recipe.tts.synthesizer), recipe, storage),
+        EngineStage("synthesize", str(recipe.tts.synthesizer), recipe, storage, voice_key(recipe.tts)),
         EngineStage("round trip", recipe.asr.transcribers[-1], recipe, storage),
     ]
     share = start([stage.pool for stage in stages], len(works), cluster)

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import io
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
-import soundfile
 
 from schemas.config import Recipe
 from schemas.records import Reject
 from workers.quality.normalize import scoring_language
 from workers.quality.score import score
+from workers.sound import encoded
+from workers.transcribe import spoken_language
 from workers.work import Regeneration, Utterance, Work
 
 Row = dict[str, Any]
@@ -33,9 +33,7 @@ def rows_of(work: Work, recipe: Recipe) -> dict[str, list[Row]]:
         }
         rows["utterances"].append(keys | _utterance(utterance, work, recipe))
         rows["transcripts"] += [keys | row for row in _transcripts(utterance, work)]
-        rows["regenerated"] += [
-            keys | _regenerated(one, keys["utterance_id"], recipe) for one in utterance.regenerations
-        ]
+        rows["regenerated"] += [keys | _regenerated(one, utterance, work, recipe) for one in utterance.regenerations]
         if utterance.denoised is not None:
             rows["audio"].append(keys | _audio(utterance.denoised, work.sample_rate, keys["utterance_id"]))
         if utterance.mel is not None:
@@ -104,14 +102,28 @@ def _transcripts(utterance: Utterance, work: Work) -> list[Row]:
     ]
 
 
-def _regenerated(one: Regeneration, utterance_id: str, recipe: Recipe) -> Row:
-    heard = one.round_trip
-    trip = score(one.text, heard.text, scoring_language(heard.language, recipe.asr.normalizer)) if heard else None
+def _regenerated(one: Regeneration, utterance: Utterance, work: Work, recipe: Recipe) -> Row:
+    heard, uri = one.round_trip, work.shard.archive.uri
+    language = spoken_language(utterance) or recipe.asr.language
+    trip = (
+        score(one.spoken_text, heard.text, scoring_language(heard.language or language, recipe.asr.normalizer))
+        if heard
+        else None
+    )
     samples, rate = one.synthesis.samples, one.synthesis.sample_rate
     return {
-        **_audio(samples, rate, f"{utterance_id}.{one.voice}"),
+        **_audio(samples, rate, f"{utterance.id(uri)}.{one.voice}", recipe.tts.codec),
+        "member_key": utterance.member.key(uri),
+        "channel": utterance.channel,
+        "start_s": utterance.start_s,
+        "end_s": utterance.end_s,
+        "source_run_id": work.source_run_id,
+        "language": language,
+        "speaker": utterance.member.speaker if recipe.tts.speaker_labels else None,
         "voice": one.voice,
         "text": one.text,
+        "spoken_text": one.spoken_text,
+        "unsayable": one.unsayable,
         "text_source": one.text_source,
         "engine": one.engine,
         "model_digest": one.digest,
@@ -123,19 +135,18 @@ def _regenerated(one: Regeneration, utterance_id: str, recipe: Recipe) -> Row:
     }
 
 
-def _audio(samples: np.ndarray, sample_rate: int, name: str) -> Row:
+def _audio(samples: np.ndarray, sample_rate: int, name: str, codec: Literal["flac", "opus"] = "flac") -> Row:
     return {
-        "audio": audio_struct(samples, sample_rate, name),
+        "audio": audio_struct(samples, sample_rate, name, codec),
         "sample_rate": sample_rate,
         "duration_s": len(samples) / sample_rate,
     }
 
 
-def audio_struct(samples: np.ndarray, sample_rate: int, name: str) -> Row:
-    """``samples`` (float32 mono, 1 is full scale) as a value of :data:`schemas.tables.AUDIO_STRUCT`: 16-bit FLAC."""
-    encoded = io.BytesIO()
-    soundfile.write(encoded, np.clip(samples, -1.0, 1.0), sample_rate, format="FLAC", subtype="PCM_16")
-    return {"bytes": encoded.getvalue(), "path": f"{name}.flac"}
+def audio_struct(samples: np.ndarray, sample_rate: int, name: str, codec: Literal["flac", "opus"] = "flac") -> Row:
+    """``samples`` (float32 mono, 1 is full scale) as a value of :data:`schemas.tables.AUDIO_STRUCT`: 16-bit FLAC, or
+    Opus."""
+    return {"bytes": encoded(samples, sample_rate, codec), "path": f"{name}.{codec}"}
 
 
 def _features(mel: np.ndarray, sample_rate: int, recipe: Recipe) -> Row:

@@ -3,29 +3,49 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import dataclass
 
 from schemas.config import Recipe
 from schemas.errors import VoxmillError
 from schemas.ids import seed_of
 from schemas.reasons import Reason
-from workers.engines.base import Failure, Synthesizer, Transcriber
-from workers.transcribe import hear_regenerations
+from workers.engines.base import Failure, Synthesis, Synthesizer, Transcriber
+from workers.sentences import Piece, pieces
+from workers.sound import finished, joined
+from workers.spoken_text import spoken_text
+from workers.transcribe import hear_regenerations, spoken_language
+from workers.voices import deal
 from workers.work import Regeneration, Utterance, Work
 
 STAGE = "synthesize"
 
 
+@dataclass(frozen=True)
+class _Task:
+    """One utterance's text for one voice; ``parts`` is what the engine is given, a piece after the other."""
+
+    utterance: Utterance
+    text: str
+    source: str
+    voice: str | None
+    parts: tuple[Piece, ...]
+
+    @property
+    def spoken(self) -> str:
+        return " ".join(part.text for part in self.parts)
+
+
 class Synthesize:
     """Speaks the reference text of each utterance, or where it has none of its own the first engine's transcript.
 
-    Voices are dealt to speakers by a hash of the speaker's label, so one speaker keeps one voice in every shard and
-    run; a recording without a speaker counts as one. Draws are seeded from the utterance's id. The last transcriber of
-    the recipe is to hear the result. A text that cannot be spoken becomes a row of ``rejects``; its utterance stays.
-    Raises VoxmillError where the engine does not have a voice of the recipe.
+    Voices are dealt to speakers by a hash of the speaker's label, with ``key`` a keyed one, so one speaker keeps one
+    voice in every shard and run; a recording without a speaker counts as one. Draws are seeded from the utterance's id.
+    The last transcriber of the recipe is to hear the result. A text that cannot be spoken becomes a row of ``rejects``;
+    its utterance stays. Raises VoxmillError where the engine does not have a voice of the recipe.
     """
 
-    def __init__(self, engine: Synthesizer, recipe: Recipe) -> None:
-        self.engine, self.recipe = engine, recipe
+    def __init__(self, engine: Synthesizer, recipe: Recipe, key: bytes | None = None) -> None:
+        self.engine, self.recipe, self.key = engine, recipe, key
         self.voices: tuple[str | None, ...] = recipe.tts.voices or (None,)
         for voice in recipe.tts.voices:
             (answer,) = self.engine.synthesize(["a"], [voice], [0])
@@ -37,41 +57,79 @@ class Synthesize:
             return work
         work.digests[self.engine.spec] = self.engine.digest
         uri = work.shard.archive.uri
-        pieces = _pieces(work)
-        spoken: list[tuple[Utterance, str, str, str | None]] = []
-        for utterance in work.utterances:
-            text, source = self._text(utterance, whole=pieces[utterance.member.key(uri), utterance.channel] == 1)
-            if not text.strip():
-                work.reject(
-                    STAGE, utterance.member, Reason.EMPTY_TEXT, f"nothing to speak: {source} is empty", utterance
-                )
-            elif len(text) > self.recipe.tts.max_chars:
-                message = f"{len(text)} characters of {source}, over tts.max_chars = {self.recipe.tts.max_chars}"
-                work.reject(STAGE, utterance.member, Reason.TEXT_TOO_LONG, message, utterance)
-            else:
-                spoken.append((utterance, text, source, self._voice(utterance, uri)))
+        pieces_ = _pieces(work)
+        tasks = [
+            task
+            for utterance in work.utterances
+            for task in self._tasks(work, utterance, whole=pieces_[utterance.member.key(uri), utterance.channel] == 1)
+        ]
+        flat = [(task, index, part) for task in tasks for index, part in enumerate(task.parts)]
         answers = self.engine.synthesize(
-            [text for _, text, _, _ in spoken],
-            [voice for _, _, _, voice in spoken],
-            [seed_of(STAGE, self.engine.spec, utterance.id(uri), voice) for utterance, _, _, voice in spoken],
+            [part.text for _, _, part in flat],
+            [task.voice for task, _, _ in flat],
+            [
+                seed_of(STAGE, self.engine.spec, task.utterance.id(uri), task.voice, *([index] if index else []))
+                for task, index, _ in flat
+            ],
         )
-        for (utterance, text, source, voice), answer in zip(spoken, answers, strict=True):
-            if isinstance(answer, Failure):
-                message = f"{self.engine.spec}: {answer.message}"
-                work.reject(STAGE, utterance.member, answer.reason, message, utterance)
-                continue
-            utterance.regenerations.append(
-                Regeneration(
-                    engine=self.engine.spec,
-                    digest=self.engine.digest,
-                    voice=voice or self.engine.spec.partition(":")[2],
-                    text=text,
-                    text_source=source,
-                    synthesis=answer,
-                    round_trip_engine=self.recipe.asr.transcribers[-1],
-                )
-            )
+        spoken: dict[int, list[Synthesis | Failure]] = {id(task): [] for task in tasks}
+        for (task, _, _), answer in zip(flat, answers, strict=True):
+            spoken[id(task)].append(answer)
+        for task in tasks:
+            self._keep(work, task, spoken[id(task)])
         return work
+
+    def _tasks(self, work: Work, utterance: Utterance, whole: bool) -> list[_Task]:
+        """What is to be spoken of an utterance, once for each of its voices; nothing, and a reject, where that cannot
+        be."""
+        tts = self.recipe.tts
+        text, source = self._text(utterance, whole)
+        if not text.strip():
+            work.reject(STAGE, utterance.member, Reason.EMPTY_TEXT, f"nothing to speak: {source} is empty", utterance)
+            return []
+        if len(text) > tts.max_chars:
+            message = f"{len(text)} characters of {source}, over tts.max_chars = {tts.max_chars}"
+            work.reject(STAGE, utterance.member, Reason.TEXT_TOO_LONG, message, utterance)
+            return []
+        language = spoken_language(utterance) or self.recipe.asr.language
+        words = spoken_text(text, language) if tts.normalize else text
+        parts = tuple(pieces(words, language, tts.piece_chars, tts.pause_s))
+        speaker = utterance.member.speaker or utterance.member.key(work.shard.archive.uri)
+        voices = deal(speaker, self.voices, tts.voices_per_clip, self.key)
+        return [_Task(utterance, text, source, voice, parts) for voice in voices]
+
+    def _keep(self, work: Work, task: _Task, answers: list[Synthesis | Failure]) -> None:
+        """Put the pieces together. One that holds nothing to pronounce is left out and its characters are reported;
+        where another piece fails, or nothing is left, the whole is a reject."""
+        silent = [
+            isinstance(answer, Failure) and answer.reason == Reason.NOTHING_PRONOUNCEABLE and len(answers) > 1
+            for answer in answers
+        ]
+        wrong = [one for one, quiet in zip(answers, silent, strict=True) if isinstance(one, Failure) and not quiet]
+        sounds = [
+            (answer, part) for answer, part in zip(answers, task.parts, strict=True) if isinstance(answer, Synthesis)
+        ]
+        if wrong or not sounds:
+            why = wrong[0] if wrong else next(one for one in answers if isinstance(one, Failure))
+            message = f"{self.engine.spec}: {why.message}"
+            work.reject(STAGE, task.utterance.member, why.reason, message, task.utterance)
+            return
+        speech = joined([answer for answer, _ in sounds], [part.pause_s for _, part in sounds[:-1]] + [0.0])
+        dropped = "".join(part.text for part, quiet in zip(task.parts, silent, strict=True) if quiet)
+        unsayable = "".join(dict.fromkeys(c for c in speech.unsayable + dropped if not c.isspace()))
+        task.utterance.regenerations.append(
+            Regeneration(
+                engine=self.engine.spec,
+                digest=self.engine.digest,
+                voice=task.voice or self.engine.spec.partition(":")[2],
+                text=task.text,
+                text_source=task.source,
+                spoken_text=task.spoken,
+                unsayable=unsayable,
+                synthesis=finished(speech, self.recipe.tts),
+                round_trip_engine=self.recipe.asr.transcribers[-1],
+            )
+        )
 
     def _text(self, utterance: Utterance, whole: bool) -> tuple[str, str]:
         """Text and its source. A reference belongs to the recording: no single piece of a cut one can speak it."""
@@ -79,10 +137,6 @@ class Synthesize:
             return utterance.member.text, "reference"
         asr = self.recipe.asr
         return utterance.transcriptions[asr.transcribers[0], asr.first_input].text, asr.transcribers[0]
-
-    def _voice(self, utterance: Utterance, uri: str) -> str | None:
-        speaker = utterance.member.speaker or utterance.member.key(uri)
-        return self.voices[seed_of("voice", speaker) % len(self.voices)]
 
 
 def _pieces(work: Work) -> Counter[tuple[str, int | None]]:

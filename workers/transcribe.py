@@ -135,7 +135,7 @@ def hear_regenerations(work: Work, engine: Transcriber) -> Work:
         return work
     work.digests[spec] = engine.digest
     clips = [resample(one.synthesis.samples, one.synthesis.sample_rate, engine.sample_rate) for _, one in waiting]
-    languages = [_spoken_language(utterance) for utterance, _ in waiting]
+    languages = [spoken_language(utterance) for utterance, _ in waiting]
     for (utterance, one), answer in zip(waiting, engine.transcribe(clips, languages), strict=True):
         if isinstance(answer, Failure):
             message = f"{spec} (round trip of {one.voice}): {answer.message}"
@@ -145,7 +145,7 @@ def hear_regenerations(work: Work, engine: Transcriber) -> Work:
     return work
 
 
-def _spoken_language(utterance: Utterance) -> str | None:
+def spoken_language(utterance: Utterance) -> str | None:
     """The language that an utterance was given, else the one it was first heard in."""
     heard = (one.language for one in utterance.transcriptions.values() if one.language)
     return utterance.member.language or next(heard, None)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from schemas.config import Cluster, Recipe, Storage
@@ -62,6 +62,7 @@ class EngineStage:
     spec: str
     recipe: Recipe
     storage: Storage
+    voice_key: bytes | None = field(default=None, repr=False)  # secret: kept out of what is logged of a stage
 
     @property
     def name(self) -> str:
@@ -79,7 +80,8 @@ class EngineStage:
         from workers.transcribe import Transcribe
 
         if self.role == "synthesize":
-            return Synthesize(load_synthesizer(self.spec, device), self.recipe)
+            voice = load_synthesizer(self.spec, device, self.recipe.tts, self.storage)
+            return Synthesize(voice, self.recipe, self.voice_key)
         engine = load_transcriber(self.spec, device, self.recipe.asr, self.storage)
         return RoundTrip(engine) if self.role == "round trip" else Transcribe(engine, self.recipe)
 

@@ -31,6 +31,8 @@ class Regeneration:
     text: str
     text_source: str
     synthesis: Synthesis
+    spoken_text: str = ""
+    unsayable: str = ""
     round_trip_engine: str | None = None
     round_trip: Transcription | None = None
 
@@ -82,6 +84,7 @@ class Work:
     digests: dict[str, str] = field(default_factory=dict)
     padding: dict[str, Padding] = field(default_factory=dict)  # by transcriber spec
     failed: str = ""
+    source_run_id: str | None = None  # the published run whose utterances these are; None for those of this run
     stream_shards: tuple[str, ...] = ()  # the last work of a one-way stream: every shard it gave
     late: dict[str, dict[str, str | None]] = field(default_factory=dict)  # and side data that came after their members
 

@@ -134,7 +134,7 @@ def _add(tar: tarfile.TarFile, name: str, data: bytes) -> None:
 def test_all_deployments_are_there_with_a_form_that_explains_itself(prefect: Prefect) -> None:
     flows = {flow["id"]: flow["name"] for flow in prefect.api("/flows/filter")}
     found = {f"{flows[one['flow_id']]}/{one['name']}": one for one in prefect.api("/deployments/filter")}
-    assert set(found) == {"corpus/nightly", "corpus/adhoc", "regenerate/adhoc", "report/adhoc"}
+    assert set(found) == {"corpus/nightly", "corpus/adhoc", "regenerate/adhoc", "export/adhoc", "report/adhoc"}
     nightly = found["corpus/nightly"]
     assert nightly["parameters"] == {"sources": [SOURCES], "destination": DESTINATION}
     assert [(one["schedule"]["cron"], one["schedule"]["timezone"], one["active"]) for one in nightly["schedules"]] == [

@@ -34,7 +34,7 @@ def test_help_needs_no_heavy_import() -> None:
     code = f"import sys, flows.cli; print([name for name in {HEAVY} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
-    for command in ("run", "plan", "report", "regenerate", "verify", "demo"):
+    for command in ("run", "plan", "report", "regenerate", "export", "verify", "demo"):
         assert f"  {command} " in voxmill("--help").output
         assert voxmill(command, "--help").exit_code == 0
 

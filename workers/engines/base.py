@@ -40,10 +40,14 @@ class Transcription:
 
 @dataclass(frozen=True)
 class Synthesis:
-    """Speech for one text: ``samples`` float32, mono, shape (n,), at ``sample_rate`` Hz."""
+    """Speech for one text: ``samples`` float32, mono, shape (n,), at ``sample_rate`` Hz.
+
+    ``unsayable``: the characters that the voice has no sound for and left out, each once, in the text's order.
+    """
 
     samples: np.ndarray
     sample_rate: int
+    unsayable: str = ""
 
 
 @dataclass(frozen=True)

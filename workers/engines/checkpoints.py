@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import urllib.error
 import urllib.request
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -23,8 +24,9 @@ WHISPER_NAMES = (
     *(f"{size}{suffix}" for size in ("tiny", "base", "small", "medium") for suffix in (".en", "")),
     *("large-v1", "large-v2", "large-v3", "large", "large-v3-turbo", "turbo"),
 )
-_SUFFIXES = {"whisper": (".pt",), "conformer": (".nemo",), "faster-whisper": (".pt",)}
-_FOLDERS = ("wav2vec2", "hubert", "faster-whisper")  # families whose checkpoint is a folder, as on the hub
+_NEMO = ("conformer", "fastpitch", "hifigan")
+_SUFFIXES = {"whisper": (".pt",), "faster-whisper": (".pt",), **dict.fromkeys(_NEMO, (".nemo",))}
+_FOLDERS = ("wav2vec2", "hubert", "vits", "faster-whisper")  # families whose checkpoint is a folder, as on the hub
 _FAMILIES = {*_SUFFIXES, *_FOLDERS}
 _WHISPERS = ("whisper", "faster-whisper")
 _PARTS = (".json", ".txt", ".safetensors", ".bin")  # what of a folder a model is made of
@@ -129,10 +131,20 @@ def cache_folder() -> Path:
 def resolve(spec: str, storage: Storage | None = None) -> Checkpoint:
     """Find the checkpoint that ``spec`` names: a local path, a URL (fetched into the cache), or a published name.
 
-    Raises VoxmillError for a path that is not there, a URL that cannot be read, or a name that cannot be one.
+    Of a voice in two parts it is the first; :func:`resolve_parts` finds both. Raises VoxmillError for a path that is
+    not there, a URL that cannot be read, or a name that cannot be one.
     """
+    return resolve_parts(spec, storage)[0]
+
+
+def resolve_parts(spec: str, storage: Storage | None = None) -> tuple[Checkpoint, ...]:
+    """The checkpoints of ``spec``, as :func:`resolve` finds them: one, or two of ``fastpitch:A+hifigan:B``."""
     parsed = EngineSpec.parse(spec)
-    family, model = parsed.family, parsed.model
+    first = _resolve(spec, parsed.family, parsed.model, storage)
+    return (first,) if parsed.vocoder is None else (first, _resolve(spec, "hifigan", parsed.vocoder, storage))
+
+
+def _resolve(spec: str, family: str, model: str, storage: Storage | None) -> Checkpoint:
     if family not in _FAMILIES:
         return Checkpoint(spec, family, model, is_name=True, path=None)
     if "://" in model:
@@ -148,7 +160,7 @@ def resolve(spec: str, storage: Storage | None = None) -> Checkpoint:
         return Checkpoint(spec, family, model, False, path.absolute())
     if family == "whisper":
         raise VoxmillError("no model of this name", spec, f"There are {', '.join(WHISPER_NAMES)}, or a path to a .pt.")
-    if family == "conformer":
+    if family in _NEMO:
         return Checkpoint(spec, family, model, True, _nemo_cached(model))
     if model.count("/") != 1:
         raise VoxmillError("is neither a path nor a published name", spec, "Give a path, or owner/name on the hub.")
@@ -168,8 +180,14 @@ def checkpoint_digest(spec: str, storage: Storage | None = None) -> str | None:
     Published names are versions of their own: whether one happens to lie in a cache already must not change what a
     run's settings hash to. Raises VoxmillError as :func:`resolve` does.
     """
-    checkpoint = resolve(spec, storage)
-    return None if checkpoint.is_name or checkpoint.path is None else digest_of(checkpoint.path)
+    parts = resolve_parts(spec, storage)
+    digests = [digest_of(part.path) for part in parts if part.path is not None and not part.is_name]
+    return joint_digest(digests) if digests else None
+
+
+def joint_digest(digests: Sequence[str]) -> str:
+    """One digest for an engine of several checkpoints; of a single one its own."""
+    return digests[0] if len(digests) == 1 else f"blake3:{stable_id('parts', list(digests), length=64)}"
 
 
 def _reachable(url: str) -> str:
@@ -188,8 +206,12 @@ def check_available(spec: str, storage: Storage | None = None) -> None:
 
     Raises VoxmillError with what to do: a local path, the cache that would be looked in, or a mirror.
     """
-    checkpoint = resolve(spec, storage)
-    family = checkpoint.family
+    for checkpoint in resolve_parts(spec, storage):
+        _check_available(checkpoint)
+
+
+def _check_available(checkpoint: Checkpoint) -> None:
+    family, spec = checkpoint.family, checkpoint.spec
     if checkpoint.path is not None or family not in _FAMILIES:
         return
     example = f"{family}:/models/x{''.join(_SUFFIXES.get(family, ()))}"

@@ -6,12 +6,8 @@ own forward and output steps. The same is done here on padded batches, without i
 
 from __future__ import annotations
 
-import contextlib
-import io
-import logging as python_logging
 import math
-import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +21,7 @@ from workers.engines.base import Failure, Padding, Transcription, Word
 from workers.engines.batching import Capacity, run_batches
 from workers.engines.checkpoints import Checkpoint, digest_of
 from workers.engines.ctc import BestPath, best_paths
+from workers.engines.nemo_models import quiet, restored
 
 # nemo.collections.asr.parts.mixins.transcription.TranscriptionTensorDataset: shorter audio is padded on both sides
 MIN_S = 1.0
@@ -32,37 +29,14 @@ _BATCH_S_ON_CPU = 120.0
 _BATCH_S_ON_CUDA = 2_400.0
 
 
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """NeMo tells its whole configuration while it is imported and restored; what matters here comes as exceptions."""
-    before = python_logging.root.manager.disable
-    python_logging.disable(python_logging.WARNING)
-    try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        python_logging.disable(before)
-
-
 def _load(checkpoint: Checkpoint, device: torch.device) -> tuple[Any, Path]:
     """The model of ``checkpoint`` in evaluation mode and its .nemo file. Raises VoxmillError where it cannot be had."""
-    spec = checkpoint.spec
-    with _quiet():
+    with quiet():
         from nemo.collections.asr.models import ASRModel, EncDecCTCModel, EncDecRNNTModel
-        from nemo.utils import logging
-
-        logging.setLevel(logging.ERROR)
-        try:
-            path = Path(checkpoint.path or ASRModel.from_pretrained(checkpoint.model, return_model_file=True))
-            model = ASRModel.restore_from(str(path), map_location=device)
-        except Exception as error:
-            reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
-            raise VoxmillError(
-                f"the checkpoint cannot be loaded ({reason})", spec, "It must be a .nemo of a speech recognition model."
-            ) from error
+    model, path = restored(ASRModel, checkpoint, device, "a speech recognition model")
     kind = type(model).__name__
     if not isinstance(model, EncDecCTCModel | EncDecRNNTModel) or "Prompt" in kind or "MultiTalker" in kind:
+        spec = checkpoint.spec
         raise VoxmillError(f"the checkpoint is a {kind}", spec, "Choose a CTC, RNN-T, TDT or hybrid model.")
     return model.to(device).eval(), path
 
@@ -108,7 +82,7 @@ class ConformerTranscriber:
         featurizer = self.model.preprocessor.featurizer
         featurizer.dither, featurizer.pad_to = 0.0, 0
         self.sample_rate = int(self.model.preprocessor._sample_rate)
-        with _quiet():
+        with quiet():
             from nemo.collections.asr.parts.mixins.transcription import TranscribeConfig
 
             words = settings.word_timestamps

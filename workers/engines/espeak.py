@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from schemas.config import TtsSettings
 from schemas.reasons import Reason
 from workers.engines.base import Failure, Synthesis
 
@@ -28,7 +29,8 @@ _CHARS_UTF8 = 1
 _RATE, _PITCH, _RANGE = 1, 3, 4
 _EVENT_LIST_TERMINATED, _EVENT_WORD = 0, 1
 
-RATE_WPM = (80, 450)  # bounds of the speaking rate, words per minute; espeak-ng's own default is 175
+RATE_WPM = (80, 450)  # bounds of the speaking rate, words per minute
+_OWN_RATE_WPM = 175  # espeak-ng's default
 
 # espeak-ng is one global synthesiser per process.
 _lock = threading.Lock()
@@ -160,8 +162,11 @@ class EspeakSynthesizer:
     22050
     """
 
-    def __init__(self, voice: str = "en-us") -> None:
+    def __init__(self, voice: str = "en-us", settings: TtsSettings | None = None) -> None:
         voice_file(voice)
+        rate = settings.rate if settings else 1.0
+        # At the usual rate none is set: the voice's own may differ from the default.
+        self.rate_wpm = None if rate == 1 else min(max(round(rate * _OWN_RATE_WPM), RATE_WPM[0]), RATE_WPM[1])
         self.voice = voice
         self.spec = f"espeak:{voice}"
         self.digest = _digest()
@@ -235,7 +240,9 @@ class EspeakSynthesizer:
         samples = np.concatenate(blocks) if blocks else np.zeros(0, np.int16)
         if not samples.any():
             raise ValueError(f"nothing to pronounce in {text!r} for the voice {voice or self.voice!r}")
-        return Synthesis(samples.astype(np.float32) / 32768, sample_rate), starts
+        # It reads out any character, by its name where it has no sound, but for the control characters above.
+        silent = "".join(dict.fromkeys(c for c in text if unicodedata.category(c)[0] == "C" and not c.isspace()))
+        return Synthesis(samples.astype(np.float32) / 32768, sample_rate, silent), starts
 
     def synthesize(
         self, texts: Sequence[str], voices: Sequence[str | None], seeds: Sequence[int]
@@ -249,7 +256,7 @@ class EspeakSynthesizer:
                 answers.append(Failure(Reason.UNKNOWN_VOICE, str(error)))
                 continue
             try:
-                answers.append(self.speak(text, voice))
+                answers.append(self.speak(text, voice, rate_wpm=self.rate_wpm))
             except ValueError as error:
                 answers.append(Failure(Reason.NOTHING_PRONOUNCEABLE, str(error)))
         return answers

@@ -7,25 +7,25 @@ from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
 
-from schemas.config import AsrSettings, Storage
+from schemas.config import AsrSettings, Storage, TtsSettings
 from schemas.errors import VoxmillError
 from schemas.spec import EngineSpec
 from workers.engines.base import Synthesizer, Transcriber
-from workers.engines.checkpoints import check_available, resolve
+from workers.engines.checkpoints import check_available, resolve, resolve_parts
 
 
 @dataclass(frozen=True)
 class Family:
     """``target`` is module:Class, ``library`` the import that must be there, ``extra`` what installs it.
 
-    Transcribers are made of (checkpoint, device, settings), synthesizers of (model, device), or (model) without
-    ``device``.
+    Transcribers are made of (checkpoint, device, settings); synthesizers of (checkpoint, ..., device, settings), where
+    there are as many checkpoints as the spec has parts, or, without ``checkpoint``, of (model, settings).
     """
 
     target: str
     library: str
     extra: str = ""
-    device: bool = True
+    checkpoint: bool = True
 
 
 TRANSCRIBERS = {
@@ -38,7 +38,9 @@ TRANSCRIBERS = {
     "hubert": Family("workers.engines.ctc_transformers:CtcTransformersTranscriber", "transformers", "wav2vec2"),
 }
 SYNTHESIZERS = {
-    "espeak": Family("workers.engines.espeak:EspeakSynthesizer", "espeakng_loader", device=False),
+    "espeak": Family("workers.engines.espeak:EspeakSynthesizer", "espeakng_loader", checkpoint=False),
+    "vits": Family("workers.engines.vits:VitsSynthesizer", "transformers", "transformers"),
+    "fastpitch": Family("workers.engines.fastpitch:FastPitchSynthesizer", "nemo"),
 }
 
 
@@ -76,12 +78,23 @@ def load_transcriber(spec: str, device: str, settings: AsrSettings, storage: Sto
     return engine
 
 
-def load_synthesizer(spec: str, device: str) -> Synthesizer:
-    """Load the voice ``spec``; raises as :func:`load_transcriber` does."""
+def load_synthesizer(
+    spec: str, device: str, settings: TtsSettings | None = None, storage: Storage | None = None
+) -> Synthesizer:
+    """Load the voice ``spec``; raises as :func:`load_transcriber` does, and VoxmillError for a setting that the family
+    has no use for."""
     make = _class_of(spec, SYNTHESIZERS)
     family, _, model = spec.partition(":")
+    settings = settings or TtsSettings()
+    for name, least, families in (("pitch", 0.0, ("fastpitch",)), ("noise_scale", None, ("vits",))):
+        if getattr(settings, name) != least and family not in families:
+            raise VoxmillError(f"{family} has no {name} to set", f"tts.{name}", f"{' and '.join(families)} has")
     try:
-        engine: Synthesizer = make(model, device) if SYNTHESIZERS[family].device else make(model)
+        engine: Synthesizer = (
+            make(*resolve_parts(spec, storage), device, settings)
+            if SYNTHESIZERS[family].checkpoint
+            else make(model, settings)
+        )
     except (ValueError, RuntimeError) as error:
         raise VoxmillError(" ".join(str(error).split()), spec, "Choose another voice.") from error
     return engine
