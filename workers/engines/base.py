@@ -12,6 +12,10 @@ from typing import Protocol
 
 import numpy as np
 
+# Frames that a HiFi-GAN generator can look ahead, rounded up: its first convolution sees 3, the residual blocks after
+# the first upsampling (kernels to 11, dilations to 5; Kong et al. 2020, section 2.2) some 8 more, later ones less.
+VOCODER_REACH = 32
+
 
 @dataclass(frozen=True)
 class Word:

@@ -13,7 +13,7 @@ import torch
 from schemas.config import TtsSettings
 from schemas.errors import VoxmillError
 from schemas.reasons import Reason
-from workers.engines.base import Failure, Synthesis
+from workers.engines.base import VOCODER_REACH, Failure, Synthesis
 from workers.engines.batching import Capacity, run_batches
 from workers.engines.checkpoints import Checkpoint, digest_of, joint_digest
 from workers.engines.nemo_models import quiet, restored
@@ -108,7 +108,9 @@ class FastPitchSynthesizer:
             speaker=speaker,
             pace=self.settings.rate,
         )
-        # What lies past a text's end is silence, as at the end of a lone text: the vocoder looks some frames ahead.
+        # Silence past every text's end, the longest one's too: the vocoder looks some frames ahead, and is to see the
+        # same whether a text is alone or beside longer ones.
+        mel = torch.nn.functional.pad(mel, (0, VOCODER_REACH))
         past = torch.arange(mel.shape[2], device=self.device)[None] >= frames[:, None]
         mel = mel.masked_fill(past[:, None], self.floor)
         sound = self.vocoder.generator(x=mel)[:, 0].float().cpu().numpy()

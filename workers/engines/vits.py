@@ -12,7 +12,7 @@ import torch
 from schemas.config import TtsSettings
 from schemas.errors import VoxmillError
 from schemas.reasons import Reason
-from workers.engines.base import Failure, Synthesis
+from workers.engines.base import VOCODER_REACH, Failure, Synthesis
 from workers.engines.batching import Capacity, run_batches
 from workers.engines.checkpoints import Checkpoint, digest_of
 from workers.engines.noise import NoisePerItem
@@ -48,6 +48,7 @@ class VitsSynthesizer:
             ) from error
         self._check_text_library()
         self.model = model.to(self.device).eval()
+        self.model.decoder.register_forward_pre_hook(_ending_in_silence)
         if settings.noise_scale is not None:
             self.model.noise_scale = settings.noise_scale
         self.digest = digest_of(checkpoint.path or _cached(checkpoint.model))
@@ -140,6 +141,13 @@ class VitsSynthesizer:
     def _release(self) -> None:
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
+
+
+def _ending_in_silence(decoder: Any, arguments: tuple[torch.Tensor, Any]) -> tuple[torch.Tensor, Any]:
+    """Zeros after the latents (items, channels, frames) of the longest item too: what the decoder sees past an item's
+    end is then the same alone and beside longer ones."""
+    latents, speakers = arguments
+    return torch.nn.functional.pad(latents, (0, VOCODER_REACH)), speakers
 
 
 class _Checked(torch.Tensor):
