@@ -6,7 +6,6 @@ import csv
 import io
 import json
 import tarfile
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,11 +16,10 @@ import soundfile
 from prefect.client.orchestration import get_client
 
 from infra.demo import noise
-from tasks.gate import EVENT
 from tests.e2e.conftest import Spoken
 from tests.e2e.runs import Lake, Mill
+from tests.events import breach_of
 
-PATIENCE_S = 300  # a busy machine is slow, not wrong
 CLIPS = 48
 RAISED = {"denoise": {"stationary": True}, "asr": {"chosen_input": "auto", "whisper_window": "fitted"}}
 
@@ -132,7 +130,7 @@ def test_a_breached_gate_publishes_and_fails(nights: tuple[Lake, list[Night]]) -
     assert "Not to be used before someone has looked" in page
     assert "WER rose since the last run" in page
 
-    event = _event(manifest["run_id"])
+    event = breach_of(manifest["run_id"])
     assert [one["name"] for one in event["payload"]["breached"]] == ["max_wer", "max_regression", "min_kept_hours"]
     assert event["payload"]["reason"] in message
     related = {one["prefect.resource.role"]: one["prefect.resource.id"] for one in event["related"]}
@@ -155,18 +153,3 @@ def test_artifacts_tell_the_run_and_the_trend(nights: tuple[Lake, list[Night]]) 
     for row, rate in zip(trend, rates, strict=True):
         assert row["WER (95% interval)"].startswith(f"{rate:.1%}")
     assert {row["engine"] for row in json.loads(second.artifacts["wer"])} >= {"chosen"}
-
-
-def _event(run_id: str) -> dict[str, Any]:
-    """The run's event as the server has stored it, which it does a moment after it is sent."""
-    end = time.monotonic() + PATIENCE_S
-    resource = {"id": [f"voxmill.run.{run_id}"]}
-    with get_client(sync_client=True) as client:
-        while time.monotonic() < end:
-            answer = client._client.post(
-                "/events/filter", json={"filter": {"event": {"name": [EVENT]}, "resource": resource}}
-            )
-            if found := answer.json()["events"]:
-                return dict(found[0])
-            time.sleep(0.5)
-    raise AssertionError("no event reached the server")

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 from prefect import flow
-from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import State
 
 from flows.corpus import FAILED_QUALITY, PUBLISHED, finished
 from schemas.manifest import GateCheck, RunManifest
-from tasks.gate import EVENT, emit_breach
-
-PATIENCE_S = 300  # a busy machine is slow, not wrong
+from tasks.gate import emit_breach
+from tests.events import breach_of
 
 
 def run(*checks: GateCheck, run_id: str = "20260301T020000Z-aaaa") -> RunManifest:
@@ -47,21 +44,9 @@ def test_a_breach_fails_the_flow_run_and_emits_an_event(prefect_harness: None) -
     assert KEPT.reason not in state.message
     assert "\n" not in state.message
     assert state.result(raise_on_failure=False) == manifest
-    [event] = _events()
+    event = breach_of(manifest.run_id)
     assert event["resource"]["prefect.resource.id"] == f"voxmill.run.{manifest.run_id}"
     assert [one["name"] for one in event["payload"]["breached"]] == ["max_reject_rate"]
     assert event["payload"]["report"] == "/lake/reports/index.html"
     related = {one["prefect.resource.role"]: one["prefect.resource.id"] for one in event["related"]}
     assert related["flow-run"] == f"prefect.flow-run.{state.state_details.flow_run_id}"
-
-
-def _events() -> list[dict[str, Any]]:
-    """The gate's events as the server has stored them, which it does a moment after they are sent."""
-    end = time.monotonic() + PATIENCE_S
-    with get_client(sync_client=True) as client:
-        while time.monotonic() < end:
-            answer = client._client.post("/events/filter", json={"filter": {"event": {"name": [EVENT]}}})
-            if found := answer.json()["events"]:
-                return list(found)
-            time.sleep(0.5)
-    raise AssertionError("no event reached the server")
