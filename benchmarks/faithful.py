@@ -10,7 +10,6 @@ engine, then by ``ASRModel.transcribe`` or ``whisper.transcribe`` (temperature 0
 from __future__ import annotations
 
 import argparse
-import io
 import tarfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -39,7 +38,7 @@ def files(folder: Path) -> Iterator[tuple[str, bytes, None]]:
         with tarfile.open(path) as tar:
             for member in tar:
                 if (stream := tar.extractfile(member)) is not None:
-                    yield f"{name}/{member.name}", io.BytesIO(stream.read()).getvalue(), None
+                    yield f"{name}/{member.name}", stream.read(), None
 
 
 def recordings(folder: Path, every: int) -> tuple[list[str], list[np.ndarray]]:

@@ -14,11 +14,10 @@ import argparse
 import time
 from pathlib import Path
 
-import jiwer
 import numpy as np
-from whisper.normalizers import BasicTextNormalizer
 
-from infra.demo.clips import DIGITS, SAMPLE_RATE, Clip, read_fsdd
+from infra.demo import evaluate
+from infra.demo.clips import SAMPLE_RATE, Clip, read_fsdd
 from schemas.config import AsrSettings, SegmentationSettings
 from workers.engines.base import Transcriber, Transcription
 from workers.engines.registry import load_transcriber
@@ -47,11 +46,6 @@ def heard(engine: Transcriber, clips: list[np.ndarray]) -> list[str]:
     return [answer.text if isinstance(answer, Transcription) else "" for answer in answers]
 
 
-def wer(references: list[str], hypotheses: list[str]) -> float:
-    normalise = BasicTextNormalizer()
-    return float(jiwer.wer(references, [normalise(text).strip() for text in hypotheses]))
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("spec")
@@ -62,11 +56,14 @@ def main() -> None:
     rng = np.random.default_rng(1)
     clips = read_fsdd(options.fsdd_tar)
     recording, said = splice(clips, options.minutes, rng)
-    reference = " ".join(DIGITS[digit] for digit in said)
+
+    def wer_of(text: str) -> float:
+        return evaluate.wer(lambda _: [text], [recording], [said])
+
     engine = load_transcriber(options.spec, "cpu", AsrSettings())
 
-    alone = heard(engine, [clip.samples for clip in clips])
-    print(f"clips alone: WER {wer([DIGITS[clip.digits[0]] for clip in clips], alone):.2%}, {len(clips)} words")
+    alone = evaluate.on_clips(lambda some: heard(engine, list(some)), clips)
+    print(f"clips alone: WER {alone:.2%}, {len(clips)} words")
 
     begun = time.perf_counter()
     (segments,) = Segmenter(SegmentationSettings()).cut([recording], SAMPLE_RATE)
@@ -75,8 +72,7 @@ def main() -> None:
     took_s = time.perf_counter() - begun
     minutes = len(recording) / SAMPLE_RATE / 60
     print(
-        f"{minutes:.1f} minutes in {len(pieces)} segments: WER {wer([reference], [whole]):.2%}, "
-        f"{len(said)} words, {took_s:.0f} s"
+        f"{minutes:.1f} minutes in {len(pieces)} segments: WER {wer_of(whole):.2%}, {len(said)} words, {took_s:.0f} s"
     )
     if options.peer:
         import whisper
@@ -85,7 +81,7 @@ def main() -> None:
         begun = time.perf_counter()
         text = str(whisper.transcribe(model, recording, language="en", fp16=False)["text"])
         peer_s = time.perf_counter() - begun
-        print(f"whisper.transcribe on the same: WER {wer([reference], [text]):.2%}, {peer_s:.0f} s")
+        print(f"whisper.transcribe on the same: WER {wer_of(text):.2%}, {peer_s:.0f} s")
 
 
 if __name__ == "__main__":

@@ -103,9 +103,7 @@ def train_fastpitch(model: Any, items: Sequence[dict[str, Tensor]], seconds: flo
         step += 1
         sums += np.array([mel_loss.item(), dur_loss.item(), pitch_loss.item()])
         if step % REPORTED == 0:
-            yield f"FastPitch step {step}, {done:.0%}: mel/duration/pitch " + "/".join(
-                f"{x / REPORTED:.3f}" for x in sums
-            )
+            yield f"FastPitch step {step}, {done:.0%}: mel/duration/pitch {shown(sums)}"
             sums = np.zeros(3)
     model.eval()
 
