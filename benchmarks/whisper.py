@@ -2,7 +2,8 @@
 
 ``python -m benchmarks.whisper --clips 32 --seconds 4 --tokens 24 --threads 2`` on a CPU, ``--device cuda --size
 large-v3`` on a GPU: random weights that write a fixed number of tokens. ``--checkpoint x.pt --archive clips.tar`` hears
-real speech. Prints seconds, times real time, ratios, and how many texts agree: all must, in full windows.
+real speech. ``--peers transformers faster-whisper --batches 16 32 64`` adds batched peers, each at its best batch size.
+Prints seconds, times real time, ratios, and how many texts agree with the sequential: all must, in full windows.
 """
 
 from __future__ import annotations
@@ -22,9 +23,10 @@ import torch
 import whisper
 from whisper.model import ModelDimensions, Whisper
 
+from benchmarks.whisper_peers import faster_whisper_batched, transformers_batched
 from schemas.config import AsrSettings
 from workers.engines import whisper_loop
-from workers.engines.base import Padding, Transcription
+from workers.engines.base import Transcription
 from workers.engines.checkpoints import resolve
 from workers.engines.whisper import WhisperTranscriber
 
@@ -35,6 +37,7 @@ SIZES = {
     "large-v3": (128, 51866, (1280, 20, 32), (1280, 20, 32)),
     "turbo": (128, 51866, (1280, 20, 32), (1280, 20, 4)),
 }
+PEERS = ("transformers", "faster-whisper")
 EOT, TIMESTAMPS = 50257, 50364
 
 
@@ -51,7 +54,7 @@ def random_checkpoint(path: Path, size: str, tokens: int) -> Path:
         model.decoder.ln.bias.copy_(direction)
         for first, last in ((EOT, EOT + 1), (TIMESTAMPS, vocabulary)):
             model.decoder.token_embedding.weight[first:last] -= direction
-    torch.save({"dims": model.dims.__dict__, "model_state_dict": model.state_dict()}, path)
+    torch.save({"dims": model.dims.__dict__, "model_state_dict": model.half().state_dict()}, path)
     return path
 
 
@@ -84,6 +87,22 @@ def recorded(archive: Path, count: int) -> list[np.ndarray]:
     return clips
 
 
+def _clips(options: argparse.Namespace) -> list[np.ndarray]:
+    if options.archive:
+        return recorded(options.archive, options.clips)
+    return speechlike(options.clips, options.seconds)
+
+
+def _one_by_one(model: Whisper, device: str) -> Callable[[list[np.ndarray]], list[str]]:
+    settings = {"temperature": 0.0, "condition_on_previous_text": False, "fp16": device != "cpu"}
+    return lambda clips: [whisper.transcribe(model, clip, language="en", **settings)["text"].strip() for clip in clips]
+
+
+def _engine_texts(engine: WhisperTranscriber, clips: list[np.ndarray]) -> list[str]:
+    answers = engine.transcribe(clips, ["en"] * len(clips))
+    return [answer.text if isinstance(answer, Transcription) else answer.message for answer in answers]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--checkpoint", type=Path, help="a .pt; random weights of --size when unset")
@@ -95,45 +114,54 @@ def main() -> None:
     parser.add_argument("--batch", type=int, help="windows per batch; the engine's own choice when unset")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--peers", nargs="*", choices=PEERS, default=[])
+    parser.add_argument("--batches", nargs="*", type=int, default=[16, 32, 64], help="batch sizes of the peers")
+    parser.add_argument("--sequential", type=int, help="clips of the sequential run, scaled up; all when unset")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     whisper_loop.TEMPERATURES = (0.0,)  # the same work on both sides: random weights fail every guard
-    engines = {}
     with tempfile.TemporaryDirectory() as folder:
         path = options.checkpoint or random_checkpoint(Path(folder) / "random.pt", options.size, options.tokens)
         checkpoint = resolve(f"whisper:{path}")
-        for window in ("full", "fitted"):
-            settings = AsrSettings(whisper_window=window)
-            load_s, engines[window] = timed(
-                lambda settings=settings: WhisperTranscriber(checkpoint, options.device, settings), options.device
+        settings = AsrSettings(whisper_window="full")
+        load_s, engine = timed(lambda: WhisperTranscriber(checkpoint, options.device, settings), options.device)
+        model = whisper.load_model(str(path), device=options.device)
+        clips = _clips(options)
+        audio_s = sum(len(clip) for clip in clips) / 16_000
+        print(f"whisper on {options.device}, {options.threads} threads, load {load_s:.1f} s")
+        print(f"{len(clips)} clips, {audio_s:.0f} s of audio")
+        few = clips[: options.sequential]
+        sequential = _one_by_one(model, options.device)
+        sequential(few[:1])
+        seconds, texts = timed(lambda: sequential(few), options.device)
+        sequential_s = seconds * audio_s / (sum(len(clip) for clip in few) / 16_000)
+        print(f"sequential            {sequential_s:7.2f} s   {audio_s / sequential_s:8.1f} x real time", flush=True)
+
+        def line(name: str, batch: int | str, heard: Callable[[], list[str]]) -> None:
+            taken, other = timed(heard, options.device)
+            same = sum(one == two for one, two in zip(texts, other, strict=False))
+            alike = "" if name in PEERS else f"   texts alike {same}/{len(texts)}"
+            print(
+                f"{name:14} {batch:>6} {taken:7.2f} s   {audio_s / taken:8.1f} x real time   "
+                f"ratio {sequential_s / taken:6.2f}{alike}",
+                flush=True,
             )
-        peer = whisper.load_model(str(path), device=options.device)
-    clips = recorded(options.archive, options.clips) if options.archive else speechlike(options.clips, options.seconds)
-    audio_s = sum(len(clip) for clip in clips) / 16_000
 
-    def one_by_one() -> list[str]:
-        settings = {"temperature": 0.0, "condition_on_previous_text": False, "fp16": options.device != "cpu"}
-        return [whisper.transcribe(peer, clip, language="en", **settings)["text"].strip() for clip in clips]
-
-    whisper.transcribe(peer, clips[0], language="en", temperature=0.0, fp16=options.device != "cpu")  # warm up
-    sequential_s, sequential = timed(one_by_one, options.device)
-    print(f"whisper on {options.device}, {options.threads} threads, load {load_s:.1f} s")
-    print(f"{len(clips)} clips, {audio_s:.0f} s of audio")
-    print(f"sequential     {sequential_s:7.2f} s   {audio_s / sequential_s:8.1f} x real time")
-    for window, engine in engines.items():
         if options.batch:
             engine.capacity.limit = 30.0 * options.batch
-        engine.transcribe(clips[:2], ["en"] * 2)
-        engine.padding = Padding()
-        batched_s, batched = timed(lambda engine=engine: engine.transcribe(clips, ["en"] * len(clips)), options.device)
-        same = sum(
-            isinstance(one, Transcription) and one.text == other for one, other in zip(batched, sequential, strict=True)
-        )
-        print(
-            f"batched {window:6} {batched_s:7.2f} s   {audio_s / batched_s:8.1f} x real time   "
-            f"ratio {sequential_s / batched_s:6.2f}   texts alike {same}/{len(clips)}   "
-            f"padding waste {engine.padding.padded_s / engine.padding.real_s - 1:.0%}"
-        )
+        for window in ("full", "fitted"):
+            engine.settings = AsrSettings(whisper_window=window)
+            _engine_texts(engine, clips[:2])
+            line(window, options.batch or "own", lambda: _engine_texts(engine, clips))
+        for name in options.peers:
+            peer = (
+                transformers_batched(model, options.device, options.tokens)
+                if name == "transformers"
+                else faster_whisper_batched(model, options.device, options.tokens, Path(folder) / "converted")
+            )
+            for batch in options.batches:
+                peer(clips[:batch], batch)
+                line(name, batch, lambda peer=peer, batch=batch: peer(clips, batch))
 
 
 if __name__ == "__main__":

@@ -15,6 +15,8 @@ from schemas.errors import VoxmillError
 
 _LOCAL_OBJECT_STORE_MB = 1024
 _THREADS = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"), "1")
+# Batches have any shape, and oneDNN would keep what it prepared for the last 1024 of them: memory that grows for hours.
+_MEMORY = {"ONEDNN_PRIMITIVE_CACHE_CAPACITY": "64", "LRU_CACHE_CAPACITY": "64"}
 
 _KNOCK_S = 10.0
 _STARTS = 3  # a busy machine can take longer than Ray waits
@@ -37,7 +39,7 @@ def connect(cluster: Cluster, storage: Storage) -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
-    environment = _THREADS | (_credentials() if storage.credentials_block else {})
+    environment = _THREADS | _MEMORY | (_credentials() if storage.credentials_block else {})
     if cluster.address:
         try:
             _knock(cluster.address)
@@ -73,7 +75,7 @@ def _start_local(cluster: Cluster) -> None:
     import ray
 
     # Workers inherit the environment of a Ray that this process starts.
-    for name, value in {**_THREADS, **_QUIET, **_PATIENT}.items():
+    for name, value in {**_THREADS, **_MEMORY, **_QUIET, **_PATIENT}.items():
         os.environ.setdefault(name, value)
     for attempt in range(1, _STARTS + 1):
         try:

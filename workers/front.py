@@ -12,6 +12,7 @@ from schemas.config import Recipe
 from schemas.errors import MemberError
 from schemas.records import Member, Published, Shard
 from workers.block import pack, unpack
+from workers.heap import give_back
 from workers.stage import failed, timed
 from workers.work import Work
 
@@ -36,9 +37,12 @@ def front(block: pa.Table, job: Job, published: Any, done: Any) -> Iterator[pa.T
 
         works = _stream(shard, job, ray.get(published), ray.get(done))
     else:
-        works = iter([_planned(shard, job)])
+        works = (_planned(one, job) for one in (shard,))  # which holds on to none of them
     for work in works:
-        yield pack(work)
+        packed = pack(work)
+        del work
+        give_back()
+        yield packed
 
 
 def write(block: pa.Table, job: Job) -> pa.Table:
@@ -50,6 +54,9 @@ def write(block: pa.Table, job: Job) -> pa.Table:
         return pack(Write(job.recipe, job.staging_url, job.storage)(work))
     except Exception as error:  # the boundary between a shard and the run, as in workers.stage
         return pack(failed_receipt(failed(work, "write", error)))
+    finally:
+        del work
+        give_back()
 
 
 def _planned(shard: Shard, job: Job) -> Work:

@@ -15,6 +15,7 @@ from schemas.errors import VoxmillError
 from schemas.records import StageTime
 from workers.block import pack, unpack
 from workers.engines.batching import is_device_lost
+from workers.heap import give_back
 from workers.work import Work
 
 logger = logging.getLogger(__name__)
@@ -87,7 +88,10 @@ class OnBlock:
         work = timed(self._name, unpack(block), self._step, self._gpus)
         if self._started is not None and not work.failed:
             work.stages[f"load {self._name}"], self._started = self._started, None
-        return pack(work)
+        packed = pack(work)
+        del work
+        give_back()
+        return packed
 
     def _step(self, work: Work) -> Work:
         try:
