@@ -15,14 +15,16 @@ from typing import NoReturn
 _FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _PR_SET_PDEATHSIG = 1  # Linux, prctl(2)
 _DONE = b"."
+INTERRUPTED = 128 + signal.SIGINT  # exit code of a command that Ctrl-C ended, as shells have it
 
 
 def guarded(main: Callable[[], object]) -> NoReturn:
     """Run ``main`` in a fork of this process and exit as it does; say so where it ends without having returned.
 
-    Call it before threads are started. Requests to stop are handed on to the child alone. It has a process group of its
-    own, for a terminal sends Ctrl-C to the whole group, and Prefect's server would be gone before the flow has told it
-    how it ended.
+    Call it before threads are started. A first request to stop reaches the child, and it alone, as Ctrl-C, for which
+    the command knows how to end cleanly; a second one as it is. The child has a process group of its own, for a
+    terminal sends Ctrl-C to the whole group, and Prefect's server would be gone before the flow has told it how it
+    ended.
     """
     reading, writing = os.pipe()
     os.set_blocking(reading, False)
@@ -40,9 +42,12 @@ def guarded(main: Callable[[], object]) -> NoReturn:
         sys.exit(0)
     os.close(writing)
 
+    requests: list[int] = []
+
     def forward(number: int, frame: FrameType | None) -> None:
+        requests.append(number)
         with contextlib.suppress(ProcessLookupError):
-            os.kill(child, number)
+            os.kill(child, signal.SIGINT if len(requests) == 1 else number)
 
     for number in _FORWARDED:
         signal.signal(number, forward)
@@ -50,6 +55,8 @@ def guarded(main: Callable[[], object]) -> NoReturn:
     code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     if not _returned(reading):
         print(f"error: {last_words(code)}", file=sys.stderr)
+    elif code == INTERRUPTED:
+        sys.exit(128 + requests[0] if requests else code)
     sys.exit(code if code >= 0 else 128 - code)
 
 

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, NoReturn
 
 import typer
 
+from flows.guard import INTERRUPTED
 from schemas.errors import VoxmillError
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 _ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 _OWN = tuple(os.path.join(_ROOT, package) for package in ("flows", "tasks", "workers"))
 
