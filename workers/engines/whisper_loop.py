@@ -38,7 +38,7 @@ SECONDS_PER_TICK = FRAMES_PER_TICK * HOP_LENGTH / SAMPLE_RATE
 FRAMES_PER_S = SAMPLE_RATE // HOP_LENGTH
 _FITTED_STEP = FRAMES_PER_S  # fitted windows last whole seconds, so that clips of similar length share a batch
 FITTED_MARGIN = 100  # frames of silence that a fitted window keeps after its audio
-_MEL_SAMPLES = 600 * SAMPLE_RATE  # audio whose spectrogram is computed at once
+_MEL_SAMPLES = 120 * SAMPLE_RATE  # audio whose spectrogram is computed at once: some 50 MB of intermediate values
 
 
 @dataclass
