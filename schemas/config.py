@@ -131,6 +131,10 @@ class AsrSettings(Settings):
         "numbers: one two becomes 12), its basic ones elsewhere. basic: case and punctuation only, in every language",
     )
     word_timestamps: bool = Field(False, description="word times and probabilities in transcripts")
+    silence_guard: bool = Field(
+        True,
+        description="an unsure text of a clip in which voice activity detection hears no speech at all is taken back",
+    )
     task: Literal["transcribe", "translate"] = Field(
         "transcribe",
         description="translate: Whisper writes English, whatever is spoken; references must be English too",

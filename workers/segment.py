@@ -152,6 +152,12 @@ def segments(probabilities: np.ndarray, duration_s: Seconds, settings: Segmentat
     return found
 
 
+def speech_ratio(samples: np.ndarray, sample_rate: int, settings: SegmentationSettings) -> float:
+    """Share of speech, 0 to 1, in ``samples`` (float32 mono, shape (n,), n > 0), by the same rules as for cutting."""
+    probabilities = speech_probabilities(samples, sample_rate)
+    return sum(end - begin for begin, end in speech_runs(probabilities, settings)) / len(probabilities)
+
+
 class Segmenter:
     """Cuts recordings longer than one window; shorter ones are one utterance as they are."""
 

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pytest
+import soundfile as sf
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -13,7 +17,7 @@ from schemas.config import Recipe
 from schemas.reasons import Reason
 from schemas.records import Archive, Layout, Member, Shard
 from workers.engines.base import Failure, Synthesis, Transcription
-from workers.transcribe import Transcribe
+from workers.transcribe import Transcribe, resample
 from workers.work import Recording, Regeneration, Utterance, Work
 
 FIRST, SECOND = "whisper:first.pt", "conformer:second.nemo"
@@ -39,7 +43,7 @@ class Listener:
         ]
 
 
-def recipe(*transcribers: str, **asr: str) -> Recipe:
+def recipe(*transcribers: str, **asr: str | bool) -> Recipe:
     return Recipe.model_validate({"asr": {"transcribers": transcribers or (FIRST, SECOND), **asr}})
 
 
@@ -141,3 +145,43 @@ def test_the_round_trip_is_heard_and_a_refusal_keeps_the_utterance() -> None:
         (work.utterances[1].id("file:///a.tar"), work.utterances[1].start_s)
     ]
     assert engine.heard[-2:] == [(16_000, "de"), (16_000, "de")]
+
+
+@pytest.mark.parametrize(
+    ("logprob", "guard", "cut", "text"),
+    [
+        (-0.9, True, False, ""),
+        (-0.9, False, False, "one"),
+        (-0.1, True, False, "one"),  # sure of it
+        (None, True, False, "one"),
+        (-0.9, True, True, "one"),  # voice activity detection has cut the utterance out: it has heard speech
+    ],
+)
+def test_unsure_words_need_speech(logprob: float | None, guard: bool, cut: bool, text: str) -> None:
+    class Inventive(Listener):
+        def transcribe(self, clips: Sequence[np.ndarray], languages: Sequence[str | None]) -> Any:
+            return [Transcription("one", "en", avg_logprob=logprob) for _ in clips]
+
+    work = work_of({named("rain.wav"): [(16_000, 0.0, 0.0)]})
+    utterance = work.utterances[0]
+    utterance.raw[:] = 0.05 * np.random.default_rng(0).standard_normal(16_000)
+    if cut:
+        utterance.levels["speech_ratio"] = 0.5
+    Transcribe(Inventive(), recipe(silence_guard=guard))(work)
+    assert utterance.transcriptions[FIRST, "raw"].text == text
+    assert utterance.levels.get("speech_ratio") == (0.5 if cut else None if text else 0.0)
+
+
+def test_unsure_words_of_a_real_sentence_stay(shared_data: Path) -> None:
+    samples, rate = sf.read(shared_data / "jfk" / "jfk.flac", dtype="float32", frames=5 * 16_000, always_2d=True)
+    raw = resample(samples[:, 0], rate, 16_000)
+
+    class Unsure(Listener):
+        def transcribe(self, clips: Sequence[np.ndarray], languages: Sequence[str | None]) -> Any:
+            return [Transcription("and so", "en", avg_logprob=-0.9) for _ in clips]
+
+    work = work_of({named("word.wav"): [(len(raw), 0.0, 0.0)]})
+    work.utterances[0].raw = raw
+    Transcribe(Unsure(), recipe())(work)
+    assert work.utterances[0].transcriptions[FIRST, "raw"].text == "and so"
+    assert work.utterances[0].levels["speech_ratio"] > 0
