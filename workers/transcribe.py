@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -12,14 +13,13 @@ import soxr
 from schemas.config import Recipe
 from schemas.records import Member
 from workers.engines.base import Failure, Padding, Transcriber, Transcription
-from workers.segment import speech_ratio
+from workers.segment import speech_share
 from workers.work import Regeneration, Utterance, Work
 
 STAGE = "transcribe"
 
-# Mean log-probability below which a text needs speech to stand on. Whisper's own guard (-1.0 with its no-speech
-# probability, arXiv:2212.04356, 4.5) knows no detector beside it and must be wider; 95% of FSDD's test clips lie above.
-UNSURE_LOGPROB = -0.2
+# Mean log-probability, that of 90%, below which a text needs speech to stand on: most texts are spared the look.
+UNSURE_LOGPROB = math.log(0.9)
 
 
 @dataclass(frozen=True)
@@ -81,8 +81,7 @@ class Transcribe:
         if not (self.recipe.asr.silence_guard and answer.text) or logprob is None or logprob >= UNSURE_LOGPROB:
             return answer
         if "speech_ratio" not in utterance.levels:
-            ratio = speech_ratio(utterance.raw, self.recipe.audio.sample_rate, self.recipe.segmentation)
-            utterance.levels["speech_ratio"] = ratio
+            utterance.levels["speech_ratio"] = speech_share(utterance.raw, self.recipe.audio.sample_rate)
         return answer if utterance.levels["speech_ratio"] else replace(answer, text="", words=())
 
     def _jobs(self, utterance: Utterance) -> Iterable[_Job]:

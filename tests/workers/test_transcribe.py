@@ -152,7 +152,7 @@ def test_the_round_trip_is_heard_and_a_refusal_keeps_the_utterance() -> None:
     [
         (-0.9, True, False, ""),
         (-0.9, False, False, "one"),
-        (-0.1, True, False, "one"),  # sure of it
+        (-0.05, True, False, "one"),  # sure of it
         (None, True, False, "one"),
         (-0.9, True, True, "one"),  # voice activity detection has cut the utterance out: it has heard speech
     ],
