@@ -141,10 +141,9 @@ def fingerprint_of(recipe: Recipe, storage: Storage) -> str:
 
     Raises VoxmillError at once, before any audio is read, where an engine's checkpoint cannot be had.
     """
-    engines = [*recipe.asr.transcribers, *([recipe.tts.synthesizer] if recipe.tts.synthesizer else [])]
-    for spec in engines:
+    for spec in recipe.engines:
         check_ready(spec, storage)
-    digests = {spec: checkpoint_digest(spec, storage) for spec in engines}
+    digests = {spec: checkpoint_digest(spec, storage) for spec in recipe.engines}
     if key := voice_key(recipe.tts):
         digests["voice key"] = key_digest(key)
     return recipe.fingerprint({spec: digest for spec, digest in digests.items() if digest is not None})

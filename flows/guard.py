@@ -33,6 +33,7 @@ def guarded(main: Callable[[], object]) -> NoReturn:
     if not child:
         os.close(reading)
         os.setpgid(0, 0)
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored, where a shell has started us with an &
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _FORWARDED)
         _die_with_parent()
         try:
@@ -50,7 +51,8 @@ def guarded(main: Callable[[], object]) -> NoReturn:
             os.kill(child, signal.SIGINT if len(requests) == 1 else number)
 
     for number in _FORWARDED:
-        signal.signal(number, forward)
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup has asked of SIGHUP, a shell's & of SIGINT
+            signal.signal(number, forward)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _FORWARDED)
     code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     if not _returned(reading):

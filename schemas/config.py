@@ -43,7 +43,7 @@ SpokenText = Annotated[
 ]
 RoundTrip = Annotated[
     TranscriberSpec | None,
-    Field(description="engine that hears what was spoken; the last of the published run's when unset"),
+    Field(description="engine that hears what was spoken; the last of the run's transcribers when unset"),
 ]
 Clips = Annotated[
     Literal["original", "denoised", "regenerated"],
@@ -174,6 +174,7 @@ class TtsSettings(Settings):
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
     synthesizer: Synthesizer = None
+    round_trip: RoundTrip = None
     voices: Voices = ()
     voices_per_clip: int = Field(1, ge=1, le=64, description="voices that speak each utterance, one row for each")
     voice_key: str | None = Field(
@@ -224,6 +225,17 @@ class Recipe(Settings):
     features: FeatureSettings = FeatureSettings()
     asr: AsrSettings = AsrSettings()
     tts: Speech = TtsSettings()
+
+    @property
+    def round_trip(self) -> str:
+        """The transcriber that hears the voice."""
+        return self.tts.round_trip or self.asr.transcribers[-1]
+
+    @property
+    def engines(self) -> tuple[str, ...]:
+        """Specs of all engines that a run loads."""
+        voice = [self.tts.synthesizer, self.round_trip] if self.tts.synthesizer else []
+        return tuple(dict.fromkeys([*self.asr.transcribers, *voice]))
 
     def fingerprint(self, digests: dict[str, str]) -> str:
         """Hash of the settings and of ``digests`` (engine spec -> digest of its local checkpoint)."""
@@ -299,7 +311,6 @@ class RegenerateParameters(Settings):
     where: Where = None
     text: SpokenText = "either"
     tts: Speech
-    round_trip: RoundTrip = None
     storage: Storage = Storage()
     cluster: Cluster = Cluster()
     max_file_mb: MaxFileMb = 256

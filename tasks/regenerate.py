@@ -43,10 +43,12 @@ def recipe_for(source: RunManifest, parameters: RegenerateParameters) -> Recipe:
     except (KeyError, ValidationError) as error:
         what = f"the recipe of run {source.run_id} cannot be read ({' '.join(str(error).split())})"
         raise VoxmillError(what, parameters.destination, "Choose a corpus run of this version of voxmill") from None
-    first, hears = recipe.asr.transcribers[0], parameters.round_trip or recipe.asr.transcribers[-1]
-    engines = tuple(dict.fromkeys((first, hears)))
+    hears = parameters.tts.round_trip or recipe.asr.transcribers[-1]
     return recipe.model_copy(
-        update={"tts": parameters.tts, "asr": recipe.asr.model_copy(update={"transcribers": engines})}
+        update={
+            "tts": parameters.tts.model_copy(update={"round_trip": hears}),
+            "asr": recipe.asr.model_copy(update={"transcribers": recipe.asr.transcribers[:1]}),
+        }
     )
 
 

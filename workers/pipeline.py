@@ -53,13 +53,13 @@ def process_shards(
 
 def engine_stages(recipe: Recipe, storage: Storage) -> list[EngineStage]:
     """The engines of a run in pipeline order: the first transcriber gives the text that a voice may speak, the others
-    hear the voice too, and where there are no others the first one hears it in a stage of its own."""
+    come after the voice, so that one of them can hear it; any other engine hears it in a stage of its own."""
     first, *others = (
         EngineStage("transcribe", spec, recipe, storage) for spec in dict.fromkeys(recipe.asr.transcribers)
     )
     stages = [first]
     if recipe.tts.synthesizer:
         stages.append(EngineStage("synthesize", recipe.tts.synthesizer, recipe, storage, voice_key(recipe.tts)))
-        if not others:
-            stages.append(EngineStage("round trip", first.spec, recipe, storage))
+        if recipe.round_trip not in [stage.spec for stage in others]:
+            stages.append(EngineStage("round trip", recipe.round_trip, recipe, storage))
     return stages + others

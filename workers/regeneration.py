@@ -133,7 +133,7 @@ def regenerate_shards(
 ) -> Iterator[Receipt]:
     """Speak ``works`` on the Ray that is connected, and yield a receipt for each as it finishes, in any order.
 
-    ``recipe.tts`` names voice and bounds, the last of ``recipe.asr.transcribers`` hears. Raises VoxmillError where an
+    ``recipe.tts`` names voice and bounds, ``recipe.round_trip`` hears. Raises VoxmillError where an
     engine cannot be loaded or workers keep dying.
     """
     import ray.data
@@ -142,7 +142,7 @@ def regenerate_shards(
         return
     stages = [
         EngineStage("synthesize", str(recipe.tts.synthesizer), recipe, storage, voice_key(recipe.tts)),
-        EngineStage("round trip", recipe.asr.transcribers[-1], recipe, storage),
+        EngineStage("round trip", recipe.round_trip, recipe, storage),
     ]
     share = start([stage.pool for stage in stages], len(works), cluster)
     dataset = ray.data.from_blocks([pack(work) for work in works])

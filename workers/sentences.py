@@ -48,9 +48,7 @@ def _parts(sentence: str, most: int) -> Iterator[str]:
     """``sentence`` in parts of at most ``most`` characters."""
     while len(sentence) > most:
         head = sentence[: most + 1]
-        cuts = [
-            match.end() for match in re.finditer(r"[,;:–—、，；：](?:\s|$)|[、，；：]", head) if match.end() <= most
-        ]
+        cuts = [mark.end() for mark in _MARKS.finditer(head) if mark.end() <= most]
         at = cuts[-1] if cuts else (head.rfind(" ") if " " in head.strip() else most)
         at = at if at > 0 else most
         yield sentence[:at].strip()

@@ -40,7 +40,7 @@ class Synthesize:
 
     Voices are dealt to speakers by a hash of the speaker's label, with ``key`` a keyed one, so one speaker keeps one
     voice in every shard and run; a recording without a speaker counts as one. Draws are seeded from the utterance's id.
-    The last transcriber of the recipe is to hear the result. A text that cannot be spoken becomes a row of ``rejects``;
+    The recipe's ``round_trip`` is to hear the result. A text that cannot be spoken becomes a row of ``rejects``;
     its utterance stays. Raises VoxmillError where the engine does not have a voice of the recipe.
     """
 
@@ -127,7 +127,7 @@ class Synthesize:
                 spoken_text=task.spoken,
                 unsayable=unsayable,
                 synthesis=finished(speech, self.recipe.tts),
-                round_trip_engine=self.recipe.asr.transcribers[-1],
+                round_trip_engine=self.recipe.round_trip,
             )
         )
 
@@ -154,7 +154,7 @@ def _pieces(work: Work) -> Counter[tuple[str, int | None]]:
 
 
 class RoundTrip:
-    """Hears regenerated speech where one engine alone is configured, and so came before the synthesis."""
+    """Hears regenerated speech with an engine that has no stage of its own after the synthesis."""
 
     def __init__(self, engine: Transcriber) -> None:
         self.engine = engine

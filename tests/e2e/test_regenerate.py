@@ -65,11 +65,12 @@ def test_chosen_texts_are_spoken_heard_and_published(lake: Lake, mill: Mill) -> 
 
 
 def test_transcripts_are_spoken_where_asked_and_what_has_no_text_is_rejected(lake: Lake, mill: Mill) -> None:
-    assert spoken(lake, text="transcript")
+    assert spoken(lake, text="transcript", round_trip=mill.transcribers[0])
     heard = {row["utterance_id"]: row["transcript"] for row in lake.rows("utterances", run=0)}
     rows = lake.rows("regenerated")
     assert {row["utterance_id"]: row["text"] for row in rows} == {one: text for one, text in heard.items() if text}
     assert {row["text_source"] for row in rows} == {mill.transcribers[0]}
+    assert {row["round_trip_engine"] for row in rows} == {mill.transcribers[0]}
 
     manifest = spoken(lake, text="reference")
     assert manifest is not None

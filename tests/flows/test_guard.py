@@ -33,20 +33,31 @@ def test_every_end_is_told_once_and_passed_on(body: str, code: int, told: str) -
     assert len(ended.stderr.splitlines()) == bool(told)
 
 
-def test_a_request_to_stop_ends_the_command_as_ctrl_c_does() -> None:
-    command = """
-import os, signal, sys
+STOPPING = """
+import os, signal, sys, time
 from flows.guard import INTERRUPTED, guarded
 
 def main():
     try:
-        os.kill(os.getppid(), signal.SIGTERM)
-        signal.pause()
+        for name in sys.argv[1:]:
+            os.kill(os.getppid(), getattr(signal, name))
+        time.sleep(60)
     except KeyboardInterrupt:
         print("finished shards are kept")
         sys.exit(INTERRUPTED)
 
 guarded(main)
 """
-    ended = subprocess.run([sys.executable, "-c", command], capture_output=True, text=True, timeout=60, check=False)
+
+
+@pytest.mark.parametrize(
+    ("ignored", "sent"),
+    [("", ["SIGTERM"]), ("trap '' HUP INT;", ["SIGHUP", "SIGINT", "SIGTERM"])],  # the second: nohup in a script, with &
+)
+def test_a_request_to_stop_ends_the_command_as_ctrl_c_does(ignored: str, sent: list[str]) -> None:
+    shell = f'{ignored} exec "$@"'
+    ended = subprocess.run(
+        ["sh", "-c", shell, "sh", sys.executable, "-c", STOPPING, *sent],
+        capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
     assert (ended.returncode, ended.stdout, ended.stderr) == (143, "finished shards are kept\n", "")

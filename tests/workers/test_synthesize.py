@@ -5,16 +5,17 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from schemas.config import Recipe
+from schemas.config import Recipe, Storage
 from schemas.errors import VoxmillError
 from schemas.reasons import Reason
 from schemas.records import Archive, Layout, Member, Shard
 from workers.engines.base import Transcription
 from workers.engines.registry import load_synthesizer
+from workers.pipeline import engine_stages
 from workers.synthesize import RoundTrip, Synthesize
 from workers.work import Recording, Utterance, Work
 
-FIRST, LAST = "whisper:first.pt", "conformer:last.nemo"
+FIRST, LAST, OTHER = "whisper:first.pt", "conformer:last.nemo", "conformer:other.nemo"
 VOICES = ("en-us", "en-gb", "en-gb-scotland")
 
 
@@ -100,6 +101,27 @@ def test_what_cannot_be_spoken_is_a_row_and_keeps_its_utterance() -> None:
     ]
     assert all(reject.utterance_id and reject.stage == "synthesize" for reject in work.rejects)
     assert [len(utterance.regenerations) for utterance in work.utterances] == [0, 0, 0, 1]
+
+
+@pytest.mark.parametrize(
+    ("transcribers", "round_trip", "after"),
+    [
+        ((FIRST,), None, [("round trip", FIRST)]),
+        ((FIRST, LAST), None, [("transcribe", LAST)]),
+        ((FIRST, LAST), LAST, [("transcribe", LAST)]),
+        ((FIRST, LAST), FIRST, [("round trip", FIRST), ("transcribe", LAST)]),
+        ((FIRST,), OTHER, [("round trip", OTHER)]),
+    ],
+)
+def test_any_engine_can_hear_the_round_trip(
+    transcribers: tuple[str, ...], round_trip: str | None, after: list[tuple[str, str]]
+) -> None:
+    settings = recipe(transcribers, round_trip=round_trip)
+    stages = [(stage.role, stage.spec) for stage in engine_stages(settings, Storage())]
+    assert stages == [("transcribe", FIRST), ("synthesize", "espeak:en-us"), *after]
+    assert set(settings.engines) == {spec for _, spec in stages}
+    (utterance,) = voiced(settings)(work_of((member("a", "seven"), [""]))).utterances
+    assert utterance.regenerations[0].round_trip_engine == (round_trip or transcribers[-1])
 
 
 def test_one_engine_hears_its_round_trip_afterwards() -> None:
