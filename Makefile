@@ -33,4 +33,4 @@ install: .venv/.installed
 	@touch $@
 
 clean:
-	rm -rf .venv .demo build *.egg-info
+	rm -rf .venv demo build *.egg-info

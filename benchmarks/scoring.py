@@ -1,6 +1,6 @@
 """Scoring, quality table and report of many synthetic utterances: seconds, peak memory, and how both grow.
 
-    python benchmarks/scoring.py --utterances 100000 --processes 2
+    python -m benchmarks.scoring --utterances 100000 --processes 2
 
 Texts are drawn from a vocabulary of English words; hypotheses err at known rates. What matters: seconds and peak memory
 at a million utterances (at most 300 s and 4 GB on two cores), and the ratio of seconds between sizes. Scoring is spread
@@ -40,7 +40,7 @@ WORDS_PER_SPEAKER = 1000
 
 def vocabulary() -> list[str]:
     """The words of this project's own documentation: English, with numbers and contractions among them."""
-    text = " ".join(path.read_text() for path in sorted(Path(__file__).parents[1].glob("**/*.py"))[:80])
+    text = " ".join(path.read_text() for path in sorted(Path(__file__).parents[1].glob("[a-z]*/**/*.py"))[:80])
     return (
         sorted({word for word in text.split() if word.isalpha() and len(word) < 14}) + ["twenty", "don't", "it's"] * 20
     )

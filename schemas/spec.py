@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import posixpath
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from typing import Annotated
 
 from pydantic import AfterValidator
@@ -44,6 +47,29 @@ class EngineSpec:
 
     def __str__(self) -> str:
         return f"{self.family}:{self.model}" + (f"+hifigan:{self.vocoder}" if self.vocoder else "")
+
+
+def short_names(specs: Iterable[str]) -> dict[str, str]:
+    """What people read of each spec: paths and URLs by their last part. Two that are then alike keep their whole name.
+
+    >>> list(short_names(["whisper:/models/tiny.pt", "whisper:large-v3", "chosen"]).values())
+    ['whisper:tiny.pt', 'whisper:large-v3', 'chosen']
+    """
+    short = {spec: _short(spec) for spec in specs}
+    alike = Counter(short.values())
+    return {spec: name if alike[name] == 1 else spec for spec, name in short.items()}
+
+
+def _short(spec: str) -> str:
+    if ":" not in spec:
+        return spec
+    parsed = EngineSpec.parse(spec)
+    return str(replace(parsed, model=_last(parsed.model), vocoder=parsed.vocoder and _last(parsed.vocoder)))
+
+
+def _last(model: str) -> str:
+    is_path = "://" in model or model.startswith(("/", ".", "~")) or model.endswith((".pt", ".nemo"))
+    return posixpath.basename(model.rstrip("/")) if is_path else model
 
 
 def _transcriber(text: str) -> str:

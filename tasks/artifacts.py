@@ -9,7 +9,7 @@ from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
 from schemas.manifest import RunManifest
 from tasks.summary import figures, headline, query
-from tasks.wording import rate
+from tasks.wording import engine_names, rate
 
 ARCHIVES_SHOWN = 200  # rows of the table artifact; Prefect refuses very large ones, and the manifest holds all
 
@@ -42,8 +42,9 @@ def markdown(manifest: RunManifest, destination: str, report: str) -> str:
     """The run for people, in markdown."""
     parts = [f"# Run {manifest.run_id}: {manifest.status}", f"{headline(manifest)}. {figures(manifest)}."]
     if manifest.word_errors:
+        called = engine_names(manifest)
         rows = [
-            (w.engine, w.input, rate(w.wer, w.wer_low, w.wer_high), f"{w.words:,}", f"{w.utterances:,}")
+            (called[w.engine], w.input, rate(w.wer, w.wer_low, w.wer_high), f"{w.words:,}", f"{w.utterances:,}")
             for w in manifest.word_errors
         ]
         parts.append("## Word error rate\nPooled over words, with its 95% interval.")

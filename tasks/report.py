@@ -12,7 +12,7 @@ from prefect.cache_policies import NO_CACHE
 from schemas.config import Storage
 from schemas.manifest import RunManifest
 from tasks.runs import recent_manifests
-from tasks.wording import rate
+from tasks.wording import engine_names, rate
 from workers.report import write_report
 
 
@@ -43,9 +43,10 @@ def link(page: str) -> str:
 
 def word_errors(manifest: RunManifest) -> list[dict[str, Any]]:
     """One row per engine and input."""
+    called = engine_names(manifest)
     return [
         {
-            "engine": one.engine,
+            "engine": called[one.engine],
             "input": one.input,
             "WER (95% interval)": rate(one.wer, one.wer_low, one.wer_high),
             "words": one.words,

@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from schemas.manifest import RunManifest
-from tasks.wording import clock, count, name_of, rate, size, yield_of
+from tasks.wording import clock, count, engine_names, name_of, rate, size, yield_of
 
 
 def summary(manifest: RunManifest) -> RenderableType:
@@ -102,9 +102,10 @@ def _archives(manifest: RunManifest) -> Table:
 def _word_errors(manifest: RunManifest) -> Table:
     title = "\nWord error rate (pooled over words; 95% interval)"
     table = _table(title, "engine", "input", "WER", "words", "utterances", left=2)
+    called = engine_names(manifest)
     for w in manifest.word_errors:
         wer = rate(w.wer, w.wer_low, w.wer_high)
-        table.add_row(Text(w.engine), w.input, wer, f"{w.words:,}", f"{w.utterances:,}")
+        table.add_row(Text(called[w.engine]), w.input, wer, f"{w.words:,}", f"{w.utterances:,}")
     return table
 
 

@@ -5,6 +5,9 @@ from __future__ import annotations
 import datetime as dt
 import posixpath
 
+from schemas.manifest import RunManifest
+from schemas.spec import short_names
+
 
 def clock(seconds: float) -> str:
     """``seconds`` as h:mm:ss.
@@ -62,3 +65,8 @@ def yield_of(kept_hours: float, made_hours: float) -> str:
     """
     share = f"{kept_hours / made_hours:.1%}" if made_hours else "0%"
     return f"yield {share}: {kept_hours:.2f} of {made_hours:.2f} h made are kept after the round trip"
+
+
+def engine_names(manifest: RunManifest) -> dict[str, str]:
+    """What the engines of a run are called where there is little room."""
+    return short_names(one.engine for one in manifest.word_errors)

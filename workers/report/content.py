@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from schemas.manifest import RunManifest
+from schemas.spec import short_names
 from workers.quality.bins import SLICES
 from workers.quality.flags import FLAGS
 from workers.quality.score import scorer
@@ -59,6 +60,7 @@ def content(reader: Reader, previous: Reader | None) -> dict[str, Any]:
     foremost = _foremost(utterances)
     engines.sort(key=lambda name: (name != foremost, name))
     compared = compare.engines(rows, engines)
+    called = short_names([*engines, *(row["engine"] for row in quality)])
     trips = reader.read("regenerated", ("utterance_id", "text_source", "round_trip_wer"))
     signs = signs_of(utterances, transcripts, trips) if len(chosen.wer) else {}
     found = predictors(chosen, signs) if signs else []
@@ -66,7 +68,10 @@ def content(reader: Reader, previous: Reader | None) -> dict[str, Any]:
     return {
         "manifest": manifest,
         "destination": reader.destination,
-        "verdict": verdict(manifest, quality, flagged, agreement, change, _better(compared, denoised, utterances)),
+        "called": called,
+        "verdict": verdict(
+            manifest, quality, flagged, agreement, change, _better(compared, denoised, utterances, called)
+        ),
         "overall": next((row for row in quality if row["slice"] == "all" and row["engine"] == CHOSEN), None),
         "referenced": len(np.unique(rows.utterance)),
         "agreement": agreement,
@@ -77,7 +82,7 @@ def content(reader: Reader, previous: Reader | None) -> dict[str, Any]:
         "changes": _changes(manifest, previous.manifest) if previous else [],
         "slice_changes": _slice_changes(two) if two and change else ([], 0),
         "engines": [row for row in quality if row["slice"] == "all"],
-        "forest": _forest(quality),
+        "forest": _forest(quality, called),
         "engine_comparisons": compared,
         "denoising": denoised,
         "denoising_figures": {
@@ -161,10 +166,11 @@ def _better(
     engines: Sequence[compare.Comparison],
     denoised: Mapping[str, Sequence[tuple[str, compare.Comparison]]],
     utterances: pa.Table,
+    called: Mapping[str, str],
 ) -> list[compare.Comparison]:
     """What was not chosen against what was: other engines on raw audio, and the foremost engine's other input."""
     foremost = _foremost(utterances)
-    found = [one for one in engines if one.other == foremost]
+    found = [replace(one, first=called[one.first], other=called[one.other]) for one in engines if one.other == foremost]
     inputs = pc.unique(utterances["transcript_input"].drop_null()).to_pylist()
     if foremost in denoised and len(inputs) == 1:
         (_, one), *_ = denoised[foremost]
@@ -180,9 +186,9 @@ def _confidence(transcripts: pa.Table, engine: str) -> float | None:
     return None if value is None else float(np.exp(value))
 
 
-def _forest(quality: list[dict[str, Any]]) -> str | None:
+def _forest(quality: list[dict[str, Any]], called: Mapping[str, str]) -> str | None:
     rows = [row for row in quality if row["slice"] == "all" and row["wer"] is not None and row["engine"] != CHOSEN]
-    return figures.forest(rows) if rows else None
+    return figures.forest([{**row, "engine": called[row["engine"]]} for row in rows]) if rows else None
 
 
 @dataclass(frozen=True)

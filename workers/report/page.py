@@ -8,7 +8,8 @@ import json
 from functools import cache
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment, PackageLoader, StrictUndefined, pass_context
+from jinja2.runtime import Context
 from markupsafe import Markup
 
 from schemas.config import Layout, Storage
@@ -28,8 +29,18 @@ def _environment() -> Environment:
     for name in ("percent", "interval", "points", "number", "hours", "seconds", "money", "count", "name_of", "judged"):
         environment.filters[name] = getattr(wording, name)
     environment.filters["json"] = lambda value: json.dumps(value, indent=2, ensure_ascii=False)
+    environment.filters["called"] = _called
     environment.filters["svg"] = Markup  # figures only: drawn here, from numbers and engine names
     return environment
+
+
+@pass_context
+def _called(context: Context, text: str) -> str:
+    """``text``, an engine's spec or a stage's name that ends in one, with the short name in the spec's place."""
+    for spec, name in context["called"].items():
+        if text.endswith(spec):
+            return text.removesuffix(spec) + str(name)
+    return text
 
 
 def _source(name: str) -> str:
