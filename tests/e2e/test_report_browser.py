@@ -122,10 +122,12 @@ def test_it_fits_every_screen(page: Any, tmp_path: Path, name: str, width: int, 
     page.screenshot(path=tmp_path / f"{name}.png")
 
 
-def test_print_unfolds_everything(page: Any) -> None:
+def test_print_unfolds_everything_and_fits_the_paper(page: Any) -> None:
     page.evaluate("dispatchEvent(new Event('beforeprint'))")
     assert page.locator("details:not([open])").count() == 0
     page.evaluate("dispatchEvent(new Event('afterprint'))")
     assert page.locator("details:not([open])").count() > 0
+    page.set_viewport_size({"width": 718, "height": 1047})  # A4 at 96 dpi within margins of a centimetre
     page.emulate_media(media="print")
+    assert page.evaluate("document.documentElement.scrollWidth") <= 718
     assert page.pdf()[:5] == b"%PDF-"

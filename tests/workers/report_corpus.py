@@ -28,7 +28,7 @@ from workers.sample import worst_ids
 from workers.scoring import score_rows
 from workers.storage import open_filesystem, put_bytes
 
-ENGINES = ("whisper:large-v3", "conformer:stt_en_conformer_ctc_large")
+ENGINES = ("whisper:large-v3", "conformer:/models/speech/english/2026/conformer-ctc-large-calls.nemo")
 RECIPE = Recipe(asr=AsrSettings(transcribers=ENGINES, denoised="all"))
 RATES = {(ENGINES[0], "raw"): 0.06, (ENGINES[0], "denoised"): 0.09, (ENGINES[1], "raw"): 0.10,
          (ENGINES[1], "denoised"): 0.10}  # fmt: skip
