@@ -47,6 +47,7 @@ Transcribers = Annotated[
 ]
 Tts = Annotated[str | None, typer.Option("--tts", help=description_of(config.Synthesizer))]
 Language = Annotated[str | None, typer.Option("--language", help=description_of(config.Language))]
+Trust = Annotated[list[str] | None, typer.Option("--trust", help=description_of(config.Trusted) + "; repeatable")]
 RayAddress = Annotated[
     str | None, typer.Option("--ray-address", help=config.Cluster.model_fields["address"].description)
 ]
@@ -80,6 +81,7 @@ def run(
     tts: Tts = None,
     language: Language = None,
     reprocess: Reprocess = None,
+    trust: Trust = None,
     ray_address: RayAddress = None,
     endpoint_url: Endpoint = None,
     region: Region = None,
@@ -93,7 +95,7 @@ def run(
     """Publish tables and a report of archives. What is published already is skipped."""
     with terminal.reported(RESUME):
         form = _form(
-            config, set_, sources, destination, transcribers, tts, language, reprocess, ray_address,
+            config, set_, sources, destination, transcribers, tts, language, reprocess, trust, ray_address,
             _reach(endpoint_url, region, profile, anonymous, credentials_block),
         )  # fmt: skip
         terminal.prepare()
@@ -111,6 +113,7 @@ def plan(
     tts: Tts = None,
     language: Language = None,
     reprocess: Reprocess = None,
+    trust: Trust = None,
     endpoint_url: Endpoint = None,
     region: Region = None,
     profile: Profile = None,
@@ -123,7 +126,7 @@ def plan(
     """Show what a run would do. Reads no audio beyond headers and writes nothing."""
     with terminal.reported():
         form = _form(
-            config, set_, sources, destination, transcribers, tts, language, reprocess, None,
+            config, set_, sources, destination, transcribers, tts, language, reprocess, trust, None,
             _reach(endpoint_url, region, profile, anonymous, credentials_block),
         )  # fmt: skip
         terminal.prepare()
@@ -165,6 +168,7 @@ def regenerate(
     round_trip: Hears = None,
     max_wer: MaxWer = None,
     set_: Speech = None,
+    trust: Trust = None,
     ray_address: RayAddress = None,
     endpoint_url: Endpoint = None,
     region: Region = None,
@@ -185,6 +189,7 @@ def regenerate(
             "round_trip": round_trip,
             "max_wer": max_wer,
             "speech": speech(set_ or []),
+            "trusted": listed(trust),
             "cluster": {"address": ray_address},
             "storage": _reach(endpoint_url, region, profile, anonymous, credentials_block),
         }
@@ -290,6 +295,7 @@ def _form(
     tts: str | None,
     language: str | None,
     reprocess: bool | None,
+    trust: list[str] | None,
     ray_address: str | None,
     storage: dict[str, Any],
 ) -> dict[str, Any]:
@@ -301,6 +307,7 @@ def _form(
         "tts": tts,
         "language": language,
         "reprocess": reprocess,
+        "trusted": listed(trust),
         "cluster": {"address": ray_address},
         "storage": storage,
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Any, TypeVar, cast
 
 from prefect import flow, get_run_logger
@@ -28,6 +29,7 @@ from schemas.config import (
     Storage,
     Synthesizer,
     Transcribers,
+    Trusted,
 )
 from schemas.errors import VoxmillError
 from schemas.manifest import RunManifest
@@ -42,7 +44,7 @@ from tasks.report import report
 from tasks.summary import headline
 from tasks.wording import count
 from workers.cluster import connect
-from workers.engines.checkpoints import checkpoint_digest
+from workers.engines.checkpoints import check_trusted, checkpoint_digest
 from workers.engines.registry import check_ready
 from workers.storage import absolute_url
 from workers.voices import key_digest, voice_key
@@ -72,6 +74,7 @@ def corpus(
     sharding: Sharding = SHARDING,
     gate: Gate = GATE,
     prices: Prices = PRICES,
+    trusted: Trusted = (),
     max_file_mb: MaxFileMb = 256,
 ) -> State[RunManifest | None]:
     """Refine archives of recorded speech into published Parquet tables and a quality report.
@@ -92,11 +95,12 @@ def corpus(
         sharding=sharding,
         gate=gate,
         prices=prices,
+        trusted=trusted,
         max_file_mb=max_file_mb,
     )
     run = new_run()
     with access(storage), voice_secret(parameters.recipe.tts):
-        fingerprint = fingerprint_of(parameters.recipe, storage)
+        fingerprint = fingerprint_of(parameters.recipe, storage, trusted)
         discovery = readable(discover(parameters.sources, storage))
         published = published_members(parameters, fingerprint)
         planned = plan(untouched(discovery), fingerprint, parameters, untouched(published))
@@ -136,12 +140,14 @@ def parameters_of(
     return CorpusParameters(recipe=settled, destination=absolute_url(destination), **others)
 
 
-def fingerprint_of(recipe: Recipe, storage: Storage) -> str:
+def fingerprint_of(recipe: Recipe, storage: Storage, trusted: Sequence[str]) -> str:
     """The recipe's fingerprint with its local checkpoints' digests.
 
-    Raises VoxmillError at once, before any audio is read, where an engine's checkpoint cannot be had.
+    Raises VoxmillError at once, before any audio is read, where an engine's checkpoint cannot be had or, being able to
+    run code, is not ``trusted``.
     """
     for spec in recipe.engines:
+        check_trusted(spec, trusted)
         check_ready(spec, storage)
     digests = {spec: checkpoint_digest(spec, storage) for spec in recipe.engines}
     if key := voice_key(recipe.tts):

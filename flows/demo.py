@@ -29,6 +29,7 @@ def demo_form(folder: Path, reprocess: bool = False, minutes: float | None = Non
         "destination": str(folder / "lake"),
         "transcribers": engines,
         "tts": VOICE,
+        "trusted": [str(CHECKPOINTS)],
         # Strings of digits: Whisper's English rules would make one number, and so one word, of each. Its encoder hears
         # the seconds that are there and not 30: so small a model loses nothing by it, and the demo takes half the time.
         # Both kinds of audio are heard anyway, as nearly all of it has references: the better one is chosen.

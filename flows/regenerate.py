@@ -23,6 +23,7 @@ from schemas.config import (
     RunId,
     SpokenText,
     Storage,
+    Trusted,
     TtsSettings,
     Voice,
     Voices,
@@ -59,6 +60,7 @@ def regenerate(
     speech: TtsSettings = SPEECH,
     storage: Storage = STORAGE,
     cluster: Cluster = CLUSTER,
+    trusted: Trusted = (),
     max_file_mb: MaxFileMb = 256,
 ) -> State[RunManifest | None]:
     """Regenerate clean speech for the utterances of a published run, into the same destination's ``regenerated``."""
@@ -70,6 +72,7 @@ def regenerate(
         tts=_settled(speech, synthesizer=tts, voices=voices, round_trip=round_trip, max_wer=max_wer),
         storage=storage,
         cluster=cluster,
+        trusted=trusted,
         max_file_mb=max_file_mb,
     )
     run = new_run()
@@ -77,7 +80,8 @@ def regenerate(
         source = find_manifest(parameters.destination, run_id, storage)
         parameters = parameters.model_copy(update={"run_id": source.run_id})  # the manifest names what was spoken
         recipe = recipe_for(source, parameters)
-        fingerprint = stable_id("regenerate", source.run_id, fingerprint_of(recipe, storage), length=16)
+        settings = fingerprint_of(recipe, storage, trusted)
+        fingerprint = stable_id("regenerate", source.run_id, settings, length=16)
         rows = select(source, parameters.destination, where, storage)
         get_run_logger().info("Run %s speaks %s of run %s", run.id, count(rows.num_rows, "utterance"), source.run_id)
         if not rows.num_rows:

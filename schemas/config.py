@@ -56,6 +56,13 @@ Formats = Annotated[
 ]
 Voice = Annotated[SynthesizerSpec, Field(description="voice engine spec, such as espeak:en-us")]
 MaxRoundTripWer = Annotated[float, Field(ge=0, description="round-trip WER up to which a clip is marked kept")]
+Trusted = Annotated[
+    tuple[Annotated[str, Field(min_length=1)], ...],
+    Field(
+        description="paths, URLs, folders or names that checkpoints which can run code (.nemo) may be loaded from; "
+        "NVIDIA's published names always may"
+    ),
+]
 MaxFileMb = Annotated[int, Field(ge=1, le=4096, description="size that published files are compacted to, MB")]
 
 
@@ -299,6 +306,7 @@ class CorpusParameters(Settings):
     sharding: Sharding = Sharding()
     gate: Gate = Gate()
     prices: Prices = Prices()
+    trusted: Trusted = ()
     reprocess: Reprocess = False
     max_file_mb: MaxFileMb = 256
 
@@ -313,6 +321,7 @@ class RegenerateParameters(Settings):
     tts: Speech
     storage: Storage = Storage()
     cluster: Cluster = Cluster()
+    trusted: Trusted = ()
     max_file_mb: MaxFileMb = 256
 
 

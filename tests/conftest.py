@@ -48,9 +48,9 @@ def bundled_checkpoints() -> dict[str, Path]:
     folder = ROOT / "infra" / "demo" / "checkpoints"
     found = {}
     for family, suffix in (("whisper", ".pt"), ("conformer", ".nemo")):
-        files = sorted(folder.glob(f"*{suffix}"))
+        files = sorted(folder.glob(f"{family}*{suffix}"))
         if not files:
-            pytest.skip(f"no bundled {family} checkpoint (*{suffix}) in {folder.relative_to(ROOT)}")
+            pytest.skip(f"no bundled {family} checkpoint ({family}*{suffix}) in {folder.relative_to(ROOT)}")
         found[family] = files[0]
     return found
 

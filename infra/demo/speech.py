@@ -12,6 +12,7 @@ import numpy as np
 from infra.demo.augment import at_level, background, through_channel
 from infra.demo.clips import SAMPLE_RATE, Clip, at_speeds, espeak_clips, read_fsdd
 
+LEVEL_SPREAD_DB = 25.0  # at most, between the words of one string; FSDD's recordings lie that far apart
 PHRASE_GAP_S = 0.6  # a longer pause ends a phrase; none is drawn between 0.45 s and 0.8 s, so that it is plain to hear
 FSDD_SHARE = 0.65  # of the clips drawn, where there are recordings; the rest are espeak-ng voices
 COPIES = 8  # of each recording, each as another speaker would have said it
@@ -99,7 +100,7 @@ class Speech:
         """
         rng = self.rng
         source = self._source()
-        same_level = rng.random() < 0.6
+        spread_db = 0.0 if rng.random() < 0.6 else rng.uniform(0, LEVEL_SPREAD_DB)
         long_share = float(rng.choice([0.0, 0.1, 0.3]))
         pieces: list[np.ndarray] = []
         spoken: list[Spoken] = []
@@ -124,7 +125,7 @@ class Speech:
             if count and count + len(clip.digits) > words:
                 break
             level = np.sqrt((clip.samples**2).mean() + 1e-9) * 10
-            samples = clip.samples / level * (1.0 if same_level else 10 ** (rng.uniform(-10, 0) / 20))
+            samples = clip.samples / level * 10 ** (rng.uniform(-spread_db, 0) / 20)
             if position + len(samples) > limit:
                 # Either the recording stops in the pause, or within the next word, of which little is heard.
                 if rng.random() < 0.6 and spoken and len(clip.digits) == 1:

@@ -32,7 +32,8 @@ class Mill:
 
         recipe: Recipe = form.pop("recipe", Recipe())
         recipe = recipe.model_copy(update={"asr": recipe.asr.model_copy(update={"whisper_window": "fitted"})})
-        form = {"transcribers": self.transcribers, "language": "en", "recipe": recipe, **form}
+        trusted = [spec.partition(":")[2] for spec in self.transcribers]
+        form = {"transcribers": self.transcribers, "trusted": trusted, "language": "en", "recipe": recipe, **form}
         state = corpus(sources=[str(one) for one in sources], destination=str(destination), return_state=True, **form)
         outcome = state.result(raise_on_failure=False)
         if isinstance(outcome, BaseException):

@@ -165,6 +165,7 @@ def test_a_run_started_by_name_publishes_tables_and_a_report(
         "-p", f"sources={json.dumps([str(few_digits)])}",
         "-p", f"destination={lake}",
         "-p", f"transcribers={json.dumps(engines)}",
+        "-p", f"trusted={json.dumps([str(bundled_checkpoints['conformer'].parent)])}",
         "-p", 'recipe={"asr": {"language": "en"}}',
     )  # fmt: skip
     flow_run = _latest(prefect, "corpus")

@@ -69,6 +69,7 @@ def test_every_wrong_field_is_told_in_a_line_of_its_own(tmp_path: Path) -> None:
         (["a.tar", "-d", "lake", "--set", "cluster.speed=3"], "cluster.speed: "),
         (["a.tar", "-d", "lake", "--config", "nowhere.yaml"], "nowhere.yaml: the configuration cannot be read"),
         (["a.tar", "-d", "lake", "--transcribers", "whisper:/nowhere/x.pt"], "whisper:/nowhere/x.pt: there is no such"),
+        (["a.tar", "-d", "lake", "--transcribers", "conformer:x.nemo"], "allow it: --trust x.nemo"),
     ],
 )
 def test_mistakes_are_told_in_one_line(arguments: list[str], words: str) -> None:

@@ -167,6 +167,37 @@ def _resolve(spec: str, family: str, model: str, storage: Storage | None) -> Che
     return Checkpoint(spec, family, model, True, _hub_folder(model))
 
 
+def check_trusted(spec: str, trusted: Sequence[str]) -> None:
+    """Refuse, before anything is fetched or read, a checkpoint that can run code and lies nowhere that is ``trusted``.
+
+    A .nemo is such a checkpoint: NeMo unpickles parts of it. Of the other formats only tensors are read. ``trusted``
+    holds files and folders, URLs of either, and published names or their owners (``owner/``); NVIDIA's published names
+    need not stand there. Raises VoxmillError that says how to allow it.
+    """
+    parsed = EngineSpec.parse(spec)
+    for family, model in ((parsed.family, parsed.model), ("hifigan", parsed.vocoder)):
+        if family not in _NEMO or model is None or _is_trusted(family, model, trusted):
+            continue
+        raise VoxmillError(
+            f"{model} can run code as it is loaded, and is not among what is trusted",
+            spec,
+            f"If you know who made it, allow it: --trust {model}, or trusted in the parameters; a folder will do",
+        )
+
+
+def _is_trusted(family: str, model: str, trusted: Sequence[str]) -> bool:
+    if "://" in model:
+        return ".." not in model.split("/") and any(_lies_in(model, one) for one in trusted)
+    if _looks_like_path(family, model):
+        path = os.path.abspath(Path(model).expanduser())
+        return any(_lies_in(path, os.path.abspath(Path(one).expanduser())) for one in trusted if "://" not in one)
+    return "/" not in model or any(_lies_in(model, one) for one in ("nvidia", *trusted))
+
+
+def _lies_in(place: str, folder: str) -> bool:
+    return place == folder or place.startswith(folder.rstrip("/") + "/")
+
+
 def digest_of(path: Path) -> str:
     """``blake3:<hex>`` of a checkpoint: of a file's bytes, or of the names and bytes of a folder's parts."""
     if path.is_dir():
