@@ -14,7 +14,7 @@ from schemas.config import ExportParameters, Recipe
 from schemas.errors import VoxmillError
 from schemas.manifest import RunManifest
 from schemas.records import Archive, Layout
-from tasks.runs import find_manifest, read_manifest, run_ids
+from tasks.runs import find_manifest, latest_manifest
 from tasks.select import select
 from workers.export.clip import Clip, name_of
 from workers.export.manifests import Manifests
@@ -71,10 +71,10 @@ def _manifest(parameters: ExportParameters) -> RunManifest:
     """The run asked for; by default the latest that has clips of this kind."""
     if parameters.run_id or parameters.clips != "regenerated":
         return find_manifest(parameters.destination, parameters.run_id, parameters.storage)
-    for run_id in reversed(run_ids(parameters.destination, parameters.storage)):
-        manifest = read_manifest(parameters.destination, run_id, parameters.storage)
-        if any(file.table == "regenerated" for file in manifest.files):
-            return manifest
+    if manifest := latest_manifest(
+        parameters.destination, parameters.storage, lambda run: any(file.table == "regenerated" for file in run.files)
+    ):
+        return manifest
     raise VoxmillError("nothing has been regenerated here yet", parameters.destination, "Start: voxmill regenerate")
 
 

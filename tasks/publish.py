@@ -15,6 +15,7 @@ from workers.ledger import published, runs_in_force, superseded
 from workers.publishing import (
     check_counts,
     choose_input,
+    commit,
     in_plan_order,
     join_late,
     regenerated_hours,
@@ -25,7 +26,6 @@ from workers.publishing import (
 )
 from workers.receipts import Staging
 from workers.sources.store import StoreError
-from workers.storage import open_filesystem, put_bytes
 from workers.summing import manifest_of
 
 
@@ -76,9 +76,7 @@ def _publish(plan: Plan, receipts: list[Receipt], parameters: CorpusParameters, 
     )
     manifest = manifest.model_copy(update={"chosen_input": choice, **regenerated_hours(files, destination, storage)})
     manifest = judged(manifest, parameters.gate, destination, storage)
-    fs, path = open_filesystem(layout.manifest(run.id), storage)
-    put_bytes(fs, path, manifest.model_dump_json(indent=1).encode())
-    staging.clear(finished)
+    commit(manifest, finished, layout.manifest(run.id), staging, storage)
     for check in manifest.gate:
         (logger.warning if check.breached else logger.info)("%s: %s", check.name, check.reason)
     logger.info("Run %s is published: %s", run.id, layout.manifest(run.id))

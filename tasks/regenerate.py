@@ -18,10 +18,9 @@ from schemas.records import Layout as ArchiveLayout
 from schemas.tables import schema_of
 from tasks.progress import Progress
 from workers.compact import parts_of
-from workers.publishing import check_counts, in_plan_order, regenerated_hours, write_parts
+from workers.publishing import check_counts, commit, in_plan_order, regenerated_hours, write_parts
 from workers.receipts import Staging
 from workers.regeneration import regenerate_shards, works_of
-from workers.storage import open_filesystem, put_bytes
 from workers.summing import manifest_of
 from workers.work import Work
 
@@ -106,10 +105,9 @@ def publish_regenerated(
     quality = schema_of("quality").empty_table()
     manifest = manifest_of(run, todo.plan, parameters, finished, failed, files, quality, [])  # type: ignore[arg-type]
     manifest = manifest.model_copy(update={"kind": "regenerate", **regenerated_hours(files, destination, storage)})
-    fs, path = open_filesystem(Layout(destination=destination).manifest(run.id), storage)
-    put_bytes(fs, path, manifest.model_dump_json(indent=1).encode())
-    staging.clear(finished)
-    get_run_logger().info("Run %s is published: %s", run.id, path)
+    url = Layout(destination=destination).manifest(run.id)
+    commit(manifest, finished, url, staging, storage)
+    get_run_logger().info("Run %s is published: %s", run.id, url)
     return manifest
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import posixpath
+from collections.abc import Callable
 
 from pydantic import ValidationError
 
@@ -44,13 +45,12 @@ def read_manifest(destination: str, run_id: str, storage: Storage) -> RunManifes
         raise VoxmillError(what, url, "Read it with the version of voxmill that wrote it") from None
 
 
-def latest_manifest(destination: str, storage: Storage, kind: str = "corpus") -> RunManifest | None:
-    """The manifest of the latest run of ``kind``, or None where nothing has been published."""
-    for run_id in reversed(run_ids(destination, storage)):
-        manifest = read_manifest(destination, run_id, storage)
-        if manifest.kind == kind:
-            return manifest
-    return None
+def latest_manifest(
+    destination: str, storage: Storage, suits: Callable[[RunManifest], bool] = lambda run: run.kind == "corpus"
+) -> RunManifest | None:
+    """The manifest of the latest run that ``suits`` (any corpus run does), or None where there is none."""
+    manifests = (read_manifest(destination, run_id, storage) for run_id in reversed(run_ids(destination, storage)))
+    return next(filter(suits, manifests), None)
 
 
 def find_manifest(destination: str, run_id: str | None, storage: Storage) -> RunManifest:

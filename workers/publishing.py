@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from schemas.config import Recipe, Storage
 from schemas.errors import VoxmillError
 from schemas.ids import stable_id
-from schemas.manifest import PublishedFile
+from schemas.manifest import PublishedFile, RunManifest
 from schemas.records import Plan, Receipt
 from schemas.tables import LEDGER, schema_of
 from workers.arrow import table_of
@@ -176,6 +176,13 @@ def write_ledger(receipts: Sequence[Receipt], url: str, staging: Staging, storag
     fs, path = open_filesystem(url, storage)
     put_bytes(fs, path, to_bytes(LEDGER_TABLE, ledger).to_pybytes())
     return ledger
+
+
+def commit(manifest: RunManifest, receipts: Sequence[Receipt], url: str, staging: Staging, storage: Storage) -> None:
+    """The manifest at ``url``, which makes the run visible; then its shards' staged files go."""
+    fs, path = open_filesystem(url, storage)
+    put_bytes(fs, path, manifest.model_dump_json(indent=1).encode())
+    staging.clear(receipts)
 
 
 _TEXTS = ("words", "text", "normalized_text", "normalized_reference")  # of transcripts: large, and scored already
