@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from infra.demo import small_voices
+from infra.demo.evaluate_voice import round_trip
 from schemas.config import TtsSettings
 from schemas.errors import VoxmillError
 from schemas.reasons import Reason
@@ -107,3 +108,11 @@ def test_both_parts_count(specs: dict[str, str], tmp_path: Path) -> None:
     swapped = f"fastpitch:{hifigan}+hifigan:{fastpitch.removeprefix('fastpitch:')}"
     with pytest.raises(VoxmillError, match="the checkpoint is a HifiGanModel"):
         load_synthesizer(swapped, "cpu")
+
+
+def test_the_bundled_voice_is_understood_by_the_bundled_conformer(bundled_checkpoints: dict[str, Path]) -> None:
+    listener = bundled_checkpoints["conformer"]
+    speaker, sounder = (listener.with_name(f"{name}-digits.nemo") for name in ("fastpitch", "hifigan"))
+    voice = f"fastpitch:{speaker}+hifigan:{sounder}"
+    wer = round_trip(voice, f"conformer:{listener}", ["0", "1", "2", "3"], strings=12)
+    assert max(wer.values()) <= 0.2
