@@ -144,12 +144,13 @@ def segments(probabilities: np.ndarray, duration_s: Seconds, settings: Segmentat
         is_speech[begin + 1 : end + 1] = 1
     speech_before = np.cumsum(is_speech)
     windows = _merge([piece for run in runs for piece in _split(run, probabilities, limit)], limit)
+    pad = settings.pad_s / FRAME_S  # in frames, as all below: neighbours then meet at one number
     found = []
     for index, (begin, end) in enumerate(windows):
         before = begin - windows[index - 1][1] if index else 2 * begin
         after = windows[index + 1][0] - end if index + 1 < len(windows) else 2 * (len(probabilities) - end)
-        start_s = begin * FRAME_S - min(settings.pad_s, before * FRAME_S / 2)
-        end_s = min(end * FRAME_S + min(settings.pad_s, after * FRAME_S / 2), duration_s)
+        start_s = (begin - min(pad, before / 2)) * FRAME_S
+        end_s = min((end + min(pad, after / 2)) * FRAME_S, duration_s)
         if end_s > start_s:
             ratio = (speech_before[end] - speech_before[begin]) * FRAME_S / (end_s - start_s)
             found.append(Segment(start_s, end_s, min(1.0, float(ratio))))

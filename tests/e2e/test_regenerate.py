@@ -6,8 +6,10 @@ from typing import Any
 
 import pytest
 
+import tasks.regenerate
 from flows.regenerate import regenerate
 from schemas.config import Storage
+from schemas.errors import VoxmillError
 from schemas.manifest import RunManifest
 from tasks.verify import verify
 from tests.e2e.conftest import Spoken
@@ -82,3 +84,26 @@ def test_nothing_chosen_publishes_nothing(lake: Lake) -> None:
     before = len(lake.manifests())
     assert spoken(lake, where="duration_s > 1000") is None
     assert len(lake.manifests()) == before
+
+
+def test_a_stopped_run_goes_on_with_what_it_has_spoken(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stopped(*arguments: Any) -> None:
+        raise VoxmillError("stopped")
+
+    asked: list[int] = []
+    speak = tasks.regenerate.regenerate_shards
+
+    def watched(works: list[Any], *others: Any) -> Any:
+        asked.append(len(works))
+        return speak(works, *others)
+
+    monkeypatch.setattr(tasks.regenerate, "regenerate_shards", watched)
+    with monkeypatch.context() as broken:
+        broken.setattr("flows.regenerate.publish_regenerated", stopped)
+        with pytest.raises(VoxmillError, match="stopped"):
+            spoken(lake, where="reference IS NOT NULL", voices=["en-gb"])
+    before = len(lake.manifests())
+    manifest = spoken(lake, where="reference IS NOT NULL", voices=["en-gb"])
+    assert manifest is not None
+    assert (manifest.members_in, manifest.members_published, len(lake.manifests())) == (6, 6, before + 1)
+    assert asked == [1, 0]

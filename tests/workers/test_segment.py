@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from speech_clips import clips_of
 
@@ -27,6 +27,11 @@ SETTINGS = st.builds(
 
 
 @given(RUNS, SETTINGS, st.floats(0.01, 1))
+@example(
+    [(0.0, 1), (0.6, 90), (0.0, 14), (0.6, 1)],
+    SegmentationSettings(window_s=5.0, threshold=0.5, min_speech_s=0.0, min_silence_s=0.0, pad_s=1.0),
+    1.0,
+)
 def test_any_probabilities_give_orderly_segments(
     runs: list[tuple[float, int]], settings: SegmentationSettings, rest: float
 ) -> None:
