@@ -100,7 +100,7 @@ def corpus(
     )
     run = new_run()
     with access(storage), voice_secret(parameters.recipe.tts):
-        fingerprint = fingerprint_of(parameters.recipe, storage, trusted)
+        fingerprint = fingerprint_of(parameters.recipe, parameters.recipe.engines, storage, trusted)
         discovery = readable(discover(parameters.sources, storage))
         published = published_members(parameters, fingerprint)
         planned = plan(untouched(discovery), fingerprint, parameters, untouched(published))
@@ -140,16 +140,16 @@ def parameters_of(
     return CorpusParameters(recipe=settled, destination=absolute_url(destination), **others)
 
 
-def fingerprint_of(recipe: Recipe, storage: Storage, trusted: Sequence[str]) -> str:
-    """The recipe's fingerprint with its local checkpoints' digests.
+def fingerprint_of(recipe: Recipe, engines: Sequence[str], storage: Storage, trusted: Sequence[str]) -> str:
+    """The recipe's fingerprint with the digests of the local checkpoints of ``engines``, those that are to be loaded.
 
-    Raises VoxmillError at once, before any audio is read, where an engine's checkpoint cannot be had or, being able to
-    run code, is not ``trusted``.
+    Raises VoxmillError at once, before any audio is read, where a checkpoint cannot be had or, being able to run code,
+    is not ``trusted``.
     """
-    for spec in recipe.engines:
+    for spec in engines:
         check_trusted(spec, trusted)
         check_ready(spec, storage)
-    digests = {spec: checkpoint_digest(spec, storage) for spec in recipe.engines}
+    digests = {spec: checkpoint_digest(spec, storage) for spec in engines}
     if key := voice_key(recipe.tts):
         digests["voice key"] = key_digest(key)
     return recipe.fingerprint({spec: digest for spec, digest in digests.items() if digest is not None})

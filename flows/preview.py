@@ -43,7 +43,8 @@ def preview(form: dict[str, Any]) -> Preview:
     """Plan what the corpus flow would do for the same ``form``. Raises VoxmillError as the flow does."""
     parameters = parameters_of(**form)
     with access(parameters.storage), disable_run_logger():
-        fingerprint = fingerprint_of(parameters.recipe, parameters.storage, parameters.trusted)
+        recipe = parameters.recipe
+        fingerprint = fingerprint_of(recipe, recipe.engines, parameters.storage, parameters.trusted)
         discovery = readable(discover.fn(parameters.sources, parameters.storage))
         planned = plan.fn(discovery, fingerprint, parameters, published_members(parameters, fingerprint))
         return Preview(planned, _pace(parameters, fingerprint))

@@ -80,7 +80,7 @@ def regenerate(
         source = find_manifest(parameters.destination, run_id, storage)
         parameters = parameters.model_copy(update={"run_id": source.run_id})  # the manifest names what was spoken
         recipe = recipe_for(source, parameters)
-        settings = fingerprint_of(recipe, storage, trusted)
+        settings = fingerprint_of(recipe, (tts, recipe.round_trip), storage, trusted)
         fingerprint = stable_id("regenerate", source.run_id, settings, length=16)
         rows = select(source, parameters.destination, where, storage)
         get_run_logger().info("Run %s speaks %s of run %s", run.id, count(rows.num_rows, "utterance"), source.run_id)
