@@ -1,7 +1,7 @@
 """The Conformer engine against the bare model called in a loop on pre-made tensors: the same batches and weights.
 
 ``python -m benchmarks.conformer --clips 200 --threads 2`` on a CPU, ``--device cuda --size large --clips 4000`` on a
-GPU. Prints padding waste, seconds, times real time, and the engine's share of the bare model's throughput.
+GPU. Prints padding waste, times real time (of CPU time on a CPU), and the engine's share of the bare throughput.
 """
 
 from __future__ import annotations
@@ -9,12 +9,14 @@ from __future__ import annotations
 import argparse
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from benchmarks.paired import in_turns
 from schemas.config import AsrSettings
 from workers.engines.batching import padding_waste, plan_batches
 from workers.engines.checkpoints import resolve
@@ -100,31 +102,29 @@ def main() -> None:
     batches = plan_batches(lengths, engine.capacity)
     tensors = [engine._collate([clips[index] for index in batch])[:2] for batch in batches]
 
-    def bare() -> None:
+    def bare(signals: torch.Tensor, sizes: torch.Tensor) -> None:
         with torch.inference_mode():
-            for signals, sizes in tensors:
-                outputs: Any = engine.model.forward(input_signal=signals, input_signal_length=sizes)
-                outputs[-1].cpu()  # greedy labels, as the model itself gives them
+            outputs: Any = engine.model.forward(input_signal=signals, input_signal_length=sizes)
+            outputs[-1].cpu()  # greedy labels, as the model itself gives them
 
-    def whole() -> None:
-        engine.transcribe(clips, [None] * len(clips))
+    def whole(some: list[np.ndarray]) -> None:
+        engine.transcribe(some, [None] * len(some))
 
-    seconds: dict[str, list[float]] = {"bare model": [], "engine": []}
-    for repeat in range(options.repeats + 1):
-        for name, function in (("bare model", bare), ("engine", whole)):
-            start = time.perf_counter()
-            function()
-            if repeat:  # the first round warms up
-                seconds[name].append(time.perf_counter() - start)
+    # a pair is one batch: the engine plans the clips of one batch as that batch again
+    work = [
+        (partial(bare, *ready), partial(whole, [clips[index] for index in batch]))
+        for batch, ready in zip(batches, tensors, strict=True)
+    ]
+    pairs = in_turns(work, options.repeats, options.device)
     audio_s = sum(lengths)
     print(f"conformer on {options.device}, {options.threads} threads, import and load {load_s:.1f} s")
     print(
         f"{len(clips)} clips, {audio_s:.0f} s of audio in {len(batches)} batches, "
         f"padding waste {padding_waste(lengths, batches):.1%}"
     )
-    for name, taken in seconds.items():
-        print(f"{name:11} {min(taken):7.2f} s   {audio_s / min(taken):8.1f} x real time")
-    print(f"throughput of the engine over the bare model: {min(seconds['bare model']) / min(seconds['engine']):.1%}")
+    for name, taken in (("bare model", pairs.peer_s), ("engine", pairs.ours_s)):
+        print(f"{name:11} {audio_s * options.repeats / taken.sum():8.1f} x real time")
+    print(pairs)
 
 
 if __name__ == "__main__":
