@@ -78,7 +78,10 @@ class AudioSettings(Settings):
     sample_rate: int = Field(16_000, ge=8_000, le=48_000, description="working sample rate of all stages, Hz")
     channels: Literal["mix", "each"] = Field("mix", description="mono mix, or every channel as utterances of its own")
     min_s: float = Field(0.05, ge=0, description="shorter recordings are rejected (too_short), seconds")
-    max_hours: float = Field(24.0, gt=0, le=168, description="longer recordings are rejected (too_long), hours")
+    max_hours: float = Field(
+        6.0, gt=0, le=168,
+        description="longer recordings are rejected (too_long), hours; each takes about 1 GB of a worker's memory",
+    )  # fmt: skip
     max_member_mb: int = Field(2048, gt=0, description="larger members are rejected (member_too_large), MB as stored")
     silence_dbfs: float = Field(-70.0, le=0, description="recordings that never peak above are rejected (silent)")
     decode_timeout_s: float = Field(120.0, gt=0, description="seconds one recording may take to decode, plus a tenth "
@@ -263,7 +266,12 @@ class Cluster(Settings):
     """Where the data plane runs and what its stages may take. Defaults are chosen from what the cluster has."""
 
     address: str | None = Field(None, description="Ray address, or auto; none: a local Ray in this process")
-    cpus: float | None = Field(None, gt=0, description="CPUs the run may use; all of the cluster's when unset")
+    cpus: float | None = Field(
+        None, gt=0, description="CPUs the run may use, and a cluster is to grow to; all that it has when unset"
+    )
+    gpu_count: int | None = Field(
+        None, ge=0, description="GPUs the run may use, and a cluster is to grow to; all that it has when unset"
+    )
     object_store_mb: int | None = Field(None, ge=100, description="object store of a local Ray, MB")
     actors: dict[str, int] = Field(default_factory=dict, description="engine spec or stage -> number of its workers")
     gpus: dict[str, float] = Field(default_factory=dict, description="engine spec -> GPUs (or a fraction) per worker")

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import socket
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from typing import Any
 
 from schemas.config import Cluster, Storage
 from schemas.errors import VoxmillError
@@ -19,6 +22,7 @@ _THREADS = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_TH
 _MEMORY = {"ONEDNN_PRIMITIVE_CACHE_CAPACITY": "64", "LRU_CACHE_CAPACITY": "64"}
 
 _KNOCK_S = 10.0
+_GROWTH_S = 900.0  # clouds start GPU nodes in minutes
 _STARTS = 3  # a busy machine can take longer than Ray waits
 _QUIET = {"RAY_BACKEND_LOG_LEVEL": "fatal"}  # Ray's core warns on stderr of Ray Data's own ways
 # A machine that is busy for half a minute is not dead: 60 checks missed, 3 s apart, instead of 5.
@@ -31,21 +35,24 @@ def connect(cluster: Cluster, storage: Storage) -> Iterator[None]:
 
     Workers compute on one thread each: batching and pools fill the cores, and results do not depend on their number.
     Those of a remote cluster get the credentials that ``storage.credentials_block`` has put into this process'
-    environment; those of a local one inherit it.
-    Raises VoxmillError where no cluster answers at ``cluster.address``.
+    environment; those of a local one inherit it. A cluster that is to have more CPUs or GPUs than it has is asked to
+    grow, for as long as the connection is held.
+    Raises VoxmillError where no cluster answers at ``cluster.address``, or it does not grow.
     """
     import ray
 
     if ray.is_initialized():
         yield
         return
-    environment = _THREADS | _MEMORY | (_credentials() if storage.credentials_block else {})
     if cluster.address:
+        runtime_env: dict[str, Any] = {"env_vars": _THREADS | _MEMORY}
+        if storage.credentials_block:
+            runtime_env["worker_process_setup_hook"] = _giving(_credentials())
         try:
             _knock(cluster.address)
             ray.init(
                 address=cluster.address,
-                runtime_env={"env_vars": environment},
+                runtime_env=runtime_env,
                 logging_level=logging.ERROR,
                 log_to_driver=False,
             )
@@ -59,7 +66,8 @@ def connect(cluster: Cluster, storage: Storage) -> Iterator[None]:
     else:
         _start_local(cluster)
     try:
-        yield
+        with _grown(cluster) if cluster.address else nullcontext():
+            yield
     finally:
         ray.shutdown()
 
@@ -69,6 +77,52 @@ def _knock(address: str) -> None:
     host, colon, port = address.removeprefix("ray://").rpartition(":")
     if colon and port.isdigit():
         socket.create_connection((host.strip("[]"), int(port)), timeout=_KNOCK_S).close()
+
+
+@contextmanager
+def _grown(cluster: Cluster) -> Iterator[None]:
+    """Hold the cluster at the CPUs and GPUs that the run is to have; its autoscaler starts nodes for what is missing.
+
+    Raises VoxmillError where they are not there in a quarter of an hour, or there is no CPU and none is asked for.
+    """
+    import ray
+    from ray.autoscaler.sdk import request_resources
+
+    wanted = {"CPU": math.ceil(cluster.cpus or 0), "GPU": cluster.gpu_count or 0}
+    lacks = _lacking(wanted)
+    if not lacks:
+        if not ray.cluster_resources().get("CPU"):
+            raise VoxmillError(
+                "the Ray cluster has no CPU at present",
+                f"ray address {cluster.address}",
+                "Where it grows on demand, say what it is to grow to: cluster.cpus and cluster.gpu_count",
+            )
+        yield
+        return
+    request_resources(bundles=[{name: 1} for name, count in wanted.items() for _ in range(count)])
+    try:
+        deadline = time.monotonic() + _GROWTH_S
+        while lacks := _lacking(wanted):
+            if time.monotonic() > deadline:
+                have = ray.cluster_resources()
+                raise VoxmillError(
+                    f"the Ray cluster has {', '.join(f'{have.get(name, 0):g} {name}s' for name in lacks)} and did not "
+                    f"grow to {', '.join(f'{wanted[name]}' for name in lacks)} in {_GROWTH_S / 60:.0f} minutes",
+                    f"ray address {cluster.address}",
+                    "Ask for less (cluster.cpus, cluster.gpu_count), or see what its autoscaler says: ray status",
+                )
+            time.sleep(1)
+        yield
+    finally:
+        request_resources(bundles=[])
+
+
+def _lacking(wanted: dict[str, int]) -> list[str]:
+    """Kinds of resource of which the cluster has less than ``wanted``."""
+    import ray
+
+    have = ray.cluster_resources()
+    return [name for name, count in wanted.items() if have.get(name, 0) < count]
 
 
 def _start_local(cluster: Cluster) -> None:
@@ -110,6 +164,15 @@ def _hushed() -> Iterator[None]:
     finally:
         os.dup2(kept, 2)
         os.close(kept)
+
+
+def _giving(secrets: dict[str, str]) -> Callable[[], None]:
+    """What each worker runs as it starts: Ray keeps it as an object, and would log variables of its environment."""
+
+    def give_credentials() -> None:
+        os.environ.update(secrets)
+
+    return give_credentials
 
 
 def _credentials() -> dict[str, str]:

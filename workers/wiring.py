@@ -37,7 +37,8 @@ def start(pools: list[str], shards: int | None, cluster: Cluster) -> dict[str, S
     context.max_errored_blocks = 0
     resources = ray.cluster_resources()
     cpus = resources.get("CPU", 1.0) if cluster.cpus is None else cluster.cpus
-    return shares(cpus, resources.get("GPU", 0.0), pools, shards, cluster)
+    gpus = resources.get("GPU", 0.0) if cluster.gpu_count is None else float(cluster.gpu_count)
+    return shares(cpus, gpus, pools, shards, cluster)
 
 
 def on_tasks(dataset: Any, function: Callable[..., Any], share: Share, **arguments: Any) -> Any:

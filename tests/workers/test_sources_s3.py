@@ -28,7 +28,9 @@ def test_everything_is_read_from_a_bucket(s3: Any, shared_data: Any) -> None:
     for name, data in files:
         s3.put(f"{bucket}/loose/{name}", data)
     s3.put(f"{bucket}/loose/d/0.txt", b"null")
-    s3.put(f"{bucket}/lists/m.jsonl", b'{"audio_filepath": "../loose/d/1.wav", "text": "eins"}\n')
+    lines = [b'{"audio_filepath": "../loose/d/1.wav", "text": "eins"}']
+    lines += [b'{"audio_filepath": "%s/etc/hosts"}' % scheme for scheme in (b"", b"file://", b"simplecache::file://")]
+    s3.put(f"{bucket}/lists/m.jsonl", b"\n".join(lines))
     discovery = discover([f"{bucket}/shards", f"{bucket}/loose/", f"{bucket}/*/m.jsonl", f"{bucket}/shards/*"], storage)
     assert not discovery.rejects
     assert [(a.uri.removeprefix(bucket), a.layout) for a in discovery.archives] == [
@@ -42,7 +44,10 @@ def test_everything_is_read_from_a_bucket(s3: Any, shared_data: Any) -> None:
     (shard,), _ = streamed(f"{bucket}/shards/c.tar.gz", storage=storage)
     assert [data for _, data in shard.payloads] == [data for _, data in files]
     assert [m.text for m in shard.shard.members] == ["t0", "t1", "t2", "t3"]
-    assert sides(listed(f"{bucket}/lists/m.jsonl", storage).members) == {"../loose/d/1.wav": ("eins", None, None)}
+    listing = listed(f"{bucket}/lists/m.jsonl", storage)
+    assert sides(listing.members) == {"../loose/d/1.wav": ("eins", None, None)}
+    assert [(r.member, r.reason) for r in listing.rejects] == [(f"line {n}", Reason.MANIFEST_LINE) for n in (2, 3, 4)]
+    assert all("a file of the machine that reads it" in reject.message for reject in listing.rejects)
     assert contents(f"{bucket}/lists/m.jsonl", storage) == {"../loose/d/1.wav": files[1][1]}
 
 

@@ -68,7 +68,7 @@ def _recognise(head: bytes) -> str | None:
     except UnicodeDecodeError as error:
         text = head[: error.start].decode() if error.start >= len(head) - 3 else ""
     if text and all(character.isprintable() or character in "\t\r\n" for character in text):
-        return f"text, beginning with {' '.join(text.split())[:60]!r}"
+        return "text"  # never a word of it: whoever made the archive may have named a file that is not theirs to read
     return None
 
 

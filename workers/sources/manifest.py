@@ -101,13 +101,21 @@ def _member(line: str, manifest: str, ordinal: int) -> Member:
         value = fields.get(name)
         if value is not None and not _is_time(value):
             raise _BadLine(f"{name} {value!r} is no number of seconds from 0 on")
-    name = piece_name(row.file, row.offset)
+    name, uri = piece_name(row.file, row.offset), resolve(row.file, manifest)
+    if _is_local(uri) and not _is_local(manifest):  # whoever may write to the store is not to choose what is read here
+        raise _BadLine(f"names {uri}, a file of the machine that reads it; name what lies in a store by its full URL")
     return Member(
-        name=name, size=0, uri=resolve(row.file, manifest), ordinal=ordinal, estimated_s=row.duration or 0.0,
+        name=name, size=0, uri=uri, ordinal=ordinal, estimated_s=row.duration or 0.0,
         clip_start_s=row.offset if row.duration else row.offset or None,
         clip_duration_s=row.duration if row.offset is not None else None,
         text=row.side.text, language=row.side.language, speaker=row.side.speaker,
     )  # fmt: skip
+
+
+def _is_local(uri: str) -> bool:
+    """Whether ``uri``, or what a chain of fsspec's ends in, is a file of this machine."""
+    scheme, mark, _ = uri.rpartition("::")[2].partition("://")
+    return not mark or scheme.lower() in ("file", "local")
 
 
 def _is_time(value: Any) -> bool:
@@ -122,7 +130,7 @@ def _is_time(value: Any) -> bool:
 def resolve(file: str, manifest: str) -> str:
     """The URI of a recording as ``manifest`` names it.
 
-    >>> resolve("wavs/a.wav", "s3://b/x/m.jsonl"), resolve("../a.wav", "/d/x/m.jsonl"), resolve("/c/a.wav", "s3://b/m")
+    >>> resolve("wavs/a.wav", "s3://b/x/m.jsonl"), resolve("../a.wav", "/d/x/m.jsonl"), resolve("/c/a.wav", "/d/m")
     ('s3://b/x/wavs/a.wav', '/d/a.wav', '/c/a.wav')
     """
     if "://" in file or file.startswith("/"):
