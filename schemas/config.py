@@ -10,8 +10,9 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
+from schemas.families import translators
 from schemas.ids import stable_id
-from schemas.spec import TRANSLATOR_FAMILIES, EngineSpec, SynthesizerSpec, TranscriberSpec
+from schemas.spec import EngineSpec, SynthesizerSpec, TranscriberSpec
 from schemas.version import SCHEMA_VERSION
 
 # Parameters that people set often stand at the top of a flow's form as well: one type, bound and description for both.
@@ -163,9 +164,9 @@ class AsrSettings(Settings):
 
     @model_validator(mode="after")
     def _only_whisper_translates(self) -> AsrSettings:
-        others = [spec for spec in self.transcribers if EngineSpec.parse(spec).family not in TRANSLATOR_FAMILIES]
+        others = [spec for spec in self.transcribers if EngineSpec.parse(spec).family not in translators()]
         if self.task == "translate" and others:
-            raise ValueError(f"{', '.join(others)} cannot translate; {' and '.join(TRANSLATOR_FAMILIES)} can")
+            raise ValueError(f"{', '.join(others)} cannot translate; {' and '.join(translators())} can")
         return self
 
     @property

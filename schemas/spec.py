@@ -10,9 +10,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator
 
-TRANSCRIBER_FAMILIES = ("whisper", "conformer", "faster-whisper", "wav2vec2", "hubert")
-TRANSLATOR_FAMILIES = ("whisper", "faster-whisper")
-SYNTHESIZER_FAMILIES = ("espeak", "vits", "fastpitch")
+from schemas.families import FAMILIES, Role, families
 
 
 @dataclass(frozen=True)
@@ -35,18 +33,18 @@ class EngineSpec:
         family, colon, model = text.partition(":")
         if not colon or not model:
             raise ValueError(f"engine {text!r} is not of the form family:model, such as whisper:large-v3")
-        if family not in TRANSCRIBER_FAMILIES + SYNTHESIZER_FAMILIES:
-            known = ", ".join(TRANSCRIBER_FAMILIES + SYNTHESIZER_FAMILIES)
-            raise ValueError(f"engine {text!r}: no family {family!r}; there are {known}")
-        if family == "fastpitch":
-            model, plus, vocoder = model.partition("+hifigan:")
+        known = families("transcribes", "speaks")
+        if family not in known:
+            raise ValueError(f"engine {text!r}: no family {family!r}; there are {', '.join(known)}")
+        if part := FAMILIES[family].part:
+            model, plus, vocoder = model.partition(f"+{part}:")
             if not plus or not model or not vocoder:
-                raise ValueError(f"engine {text!r} needs a vocoder: fastpitch:MODEL+hifigan:MODEL")
+                raise ValueError(f"engine {text!r} needs a vocoder: {family}:MODEL+{part}:MODEL")
             return cls(family, model, vocoder)
         return cls(family, model)
 
     def __str__(self) -> str:
-        return f"{self.family}:{self.model}" + (f"+hifigan:{self.vocoder}" if self.vocoder else "")
+        return f"{self.family}:{self.model}" + (f"+{FAMILIES[self.family].part}:{self.vocoder}" if self.vocoder else "")
 
 
 def short_names(specs: Iterable[str]) -> dict[str, str]:
@@ -68,20 +66,23 @@ def _short(spec: str) -> str:
 
 
 def _last(model: str) -> str:
-    is_path = "://" in model or model.startswith(("/", ".", "~")) or model.endswith((".pt", ".nemo"))
+    suffixes = tuple(family.suffix for family in FAMILIES.values() if family.suffix)
+    is_path = "://" in model or model.startswith(("/", ".", "~")) or model.endswith(suffixes)
     return posixpath.basename(model.rstrip("/")) if is_path else model
 
 
-def _transcriber(text: str) -> str:
-    if EngineSpec.parse(text).family not in TRANSCRIBER_FAMILIES:
-        raise ValueError(f"engine {text!r} does not transcribe; choose one of {', '.join(TRANSCRIBER_FAMILIES)}")
+def _checked(text: str, role: Role, verb: str) -> str:
+    if EngineSpec.parse(text).family not in families(role):
+        raise ValueError(f"engine {text!r} does not {verb}; choose one of {', '.join(families(role))}")
     return text
+
+
+def _transcriber(text: str) -> str:
+    return _checked(text, "transcribes", "transcribe")
 
 
 def _synthesizer(text: str) -> str:
-    if EngineSpec.parse(text).family not in SYNTHESIZER_FAMILIES:
-        raise ValueError(f"engine {text!r} does not speak; choose one of {', '.join(SYNTHESIZER_FAMILIES)}")
-    return text
+    return _checked(text, "speaks", "speak")
 
 
 TranscriberSpec = Annotated[str, AfterValidator(_transcriber)]

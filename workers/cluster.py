@@ -15,6 +15,7 @@ from typing import Any
 
 from schemas.config import Cluster, Storage
 from schemas.errors import VoxmillError
+from schemas.families import FAMILIES, Family
 
 _LOCAL_OBJECT_STORE_MB = 1024
 _THREADS = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"), "1")
@@ -207,8 +208,8 @@ def shares(cpus: float, gpus: float, engines: Sequence[str], shards: int | None,
     workers: dict[str, int] = {}
     gpu_each: dict[str, float] = {}
     for engine in engines:
-        fraction = cluster.gpus.get(engine, min(1.0, 1 / len(engines)) if gpus and _uses_gpu(engine) else 0.0)
-        on_cpus = cores if engine.startswith(_AUTOREGRESSIVE) else max(1, cores // 4)
+        fraction = cluster.gpus.get(engine, min(1.0, 1 / len(engines)) if gpus and _family(engine).gpu else 0.0)
+        on_cpus = cores if _family(engine).word_by_word else max(1, cores // 4)
         count = max(1, int(gpus)) if fraction else min(on_cpus, most)
         workers[engine] = cluster.actors.get(engine, count)
         gpu_each[engine] = fraction
@@ -230,11 +231,8 @@ def shares(cpus: float, gpus: float, engines: Sequence[str], shards: int | None,
     }
 
 
-_AUTOREGRESSIVE = ("whisper:", "faster-whisper:")
-
-
-def _uses_gpu(engine: str) -> bool:
-    return not engine.startswith("espeak")
+def _family(engine: str) -> Family:
+    return FAMILIES[engine.partition(":")[0]]
 
 
 def _floor(cpus: float) -> float:

@@ -1,11 +1,18 @@
-"""What may be loaded: a checkpoint that can run code only from where it is trusted."""
+"""What may be loaded: of checkpoints that can run code the trusted ones, and of names those that can be had."""
 
 from __future__ import annotations
+
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
+from typing import Any
 
 import pytest
 
 from schemas.errors import VoxmillError
-from workers.engines.checkpoints import check_trusted
+from workers.engines import published
+from workers.engines.checkpoints import check_available, check_trusted
 
 MODELS = "/models/"
 
@@ -48,3 +55,127 @@ def test_what_is_not_is_refused_and_told_how_to_be_allowed(spec: str, trusted: l
     assert f"{refused} can run code as it is loaded" in message
     assert f"--trust {refused}" in message
     assert "\n" not in message
+
+
+class Hub:
+    """A hub on the loopback: what it answers to which path, and what it was asked."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self.answers: dict[str, tuple[int, dict[str, str]]] = {}
+        self.asked: list[tuple[str, str | None]] = []
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    class Answer(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            hub.asked.append((self.path, self.headers["Authorization"]))
+            status, headers = hub.answers.get(self.path, (404, {"X-Error-Code": "RepoNotFound"}))
+            self.send_response(status)
+            for name, value in {**headers, "Content-Length": "0"}.items():
+                self.send_header(name, value)
+            self.end_headers()
+
+        do_HEAD = do_GET
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Answer)
+    hub = Hub(f"http://127.0.0.1:{server.server_port}")
+    thread = Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "NEMO_CACHE_DIR"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HF_ENDPOINT", hub.url + "/")
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    yield hub
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+@pytest.mark.parametrize(
+    ("spec", "file"),
+    [
+        ("wav2vec2:owner/name", "config.json"),
+        ("hubert:owner/name", "config.json"),
+        ("vits:owner/name", "config.json"),
+        ("faster-whisper:owner/name", "model.bin"),
+        ("conformer:nvidia/name", "name.nemo"),
+    ],
+)
+def test_a_name_on_the_hub_is_asked_for_by_the_file_it_is_loaded_from(hub: Hub, spec: str, file: str) -> None:
+    name = spec.partition(":")[2]
+    path = f"/{name}/resolve/main/{file}"
+    with pytest.raises(VoxmillError, match=f"{hub.url} has no model of this name.*HF_TOKEN.*HF_HOME.*/models/x"):
+        check_available(spec)
+    hub.answers[path] = (404, {"X-Error-Code": "EntryNotFound"})
+    with pytest.raises(VoxmillError, match=f"{hub.url} has this name, but no {file} in it"):
+        check_available(spec)
+    hub.answers[path] = (401, {"X-Error-Code": "RepoNotFound"})  # the hub's answer to whoever shows no token
+    with pytest.raises(VoxmillError, match="has no model of this name, or keeps it private"):
+        check_available(spec)
+    for refusal in ((401, {"X-Error-Code": "GatedRepo"}), (403, {"X-Error-Code": "GatedRepo"}), (403, {})):
+        hub.answers[path] = refusal
+        with pytest.raises(VoxmillError, match=f"only with access.*{hub.url}/{name}.*HF_TOKEN") as told:
+            check_available(spec)
+        assert "\n" not in str(told.value)
+    for status in (200, 206, 429, 503):  # the last two may have passed when the actor asks
+        hub.answers[path] = (status, {})
+        check_available(spec)
+    assert {asked for asked, _ in hub.asked} == {path}
+
+
+def test_redirects_are_followed_at_home_and_no_token_leaves(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_of_a_test")
+    hub.answers["/old/name/resolve/main/config.json"] = (307, {"Location": "/new/name/resolve/main/config.json"})
+    with pytest.raises(VoxmillError, match="no model of this name"):
+        check_available("wav2vec2:old/name")
+    assert [token for _, token in hub.asked] == ["Bearer hf_of_a_test"] * 2
+    elsewhere = hub.url.replace("127.0.0.1", "localhost")
+    hub.answers["/new/name/resolve/main/config.json"] = (302, {"Location": f"{elsewhere}/file"})
+    check_available("wav2vec2:old/name")
+    assert "/file" not in [asked for asked, _ in hub.asked]
+
+
+def test_a_hub_that_is_not_there_or_not_allowed_is_told(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    with pytest.raises(VoxmillError, match=r"must be downloaded, but http://127\.0\.0\.1:9 cannot be reached"):
+        check_available("wav2vec2:owner/name")
+    for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"):
+        with monkeypatch.context() as patch:
+            patch.setenv(name, "1")
+            with pytest.raises(VoxmillError, match=f"not in the cache and {name} forbids the download"):
+                check_available("wav2vec2:owner/name")
+
+
+def test_a_name_of_a_catalogue_is_asked_for_by_its_own_file(
+    hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for spec, close in (
+        ("conformer:stt_en_conformer_ctc_lrage", "stt_en_conformer_ctc_large"),
+        ("fastpitch:tts_en_fastpitsch+hifigan:tts_en_hifigan", "tts_en_fastpitch"),
+        ("fastpitch:tts_en_fastpitch+hifigan:tts_en_hifigun", "tts_en_hifigan"),
+        ("whisper:large-v4", "large-v3"),
+    ):
+        with pytest.raises(VoxmillError, match=f"no model of this name.*{close}"):
+            check_available(spec)
+    assert hub.asked == []
+
+    monkeypatch.setattr(published, "listed", lambda catalogue: {"known": f"{hub.url}/models/other-file.nemo"})
+    with pytest.raises(VoxmillError, match=rf"{hub.url} has no such file \(HTTP 404\).*NEMO_CACHE_DIR"):
+        check_available("conformer:known")
+    hub.answers["/models/other-file.nemo"] = (403, {})
+    with pytest.raises(VoxmillError, match=rf"{hub.url} gives it only with access \(HTTP 403\).*NEMO_CACHE_DIR"):
+        check_available("conformer:known")
+    hub.answers["/models/other-file.nemo"] = (206, {})
+    check_available("conformer:known")
+    hub.answers.clear()
+    monkeypatch.setenv("NEMO_CACHE_DIR", str(tmp_path))
+    (tmp_path / "other-file" / "0123").mkdir(parents=True)
+    (tmp_path / "other-file" / "0123" / "other-file.nemo").write_bytes(b"x")
+    check_available("conformer:known")

@@ -15,6 +15,7 @@ from schemas.config import AsrSettings
 from schemas.errors import VoxmillError
 from schemas.reasons import Reason
 from workers.engines.base import Failure, Transcription
+from workers.engines.published import listed
 from workers.engines.registry import load_transcriber
 
 ASR = "nemo.collections.asr.modules"
@@ -175,3 +176,13 @@ def test_what_is_no_checkpoint_says_so(tmp_path: Path) -> None:
     with pytest.raises(VoxmillError, match="cannot be loaded") as raised:
         load_transcriber(f"conformer:{tmp_path / 'broken.nemo'}", "cpu", AsrSettings())
     assert "\n" not in str(raised.value)
+
+
+def test_the_names_read_from_nemos_source_are_those_it_lists() -> None:
+    from nemo.collections.asr.models import ASRModel
+    from nemo.collections.tts.models import FastPitchModel, HifiGanModel
+
+    for package, model in (("asr", ASRModel), ("tts", FastPitchModel), ("tts", HifiGanModel)):
+        theirs = {info.pretrained_model_name: info.location for info in model.list_available_models()}
+        assert listed(f"nemo.collections.{package}.models:{model.__name__}") == theirs
+        assert len(theirs) > 5

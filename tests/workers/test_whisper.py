@@ -23,7 +23,8 @@ from schemas.reasons import Reason
 from workers.engines import whisper as module
 from workers.engines import whisper_loop as loop
 from workers.engines.base import Failure, Transcription
-from workers.engines.checkpoints import WHISPER_NAMES, check_available, checkpoint_digest, resolve
+from workers.engines.checkpoints import check_available, checkpoint_digest, resolve
+from workers.engines.published import listed
 from workers.engines.registry import load_transcriber
 from workers.engines.whisper import WhisperTranscriber
 from workers.engines.whisper_decoding import TimestampRules
@@ -275,16 +276,16 @@ def test_timestamp_rules_mask_what_the_library_masks(engine: WhisperTranscriber,
 
 
 def test_names_paths_and_digests(checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert sorted(WHISPER_NAMES) == sorted(whisper.available_models())
+    assert listed("whisper:_MODELS") == whisper._MODELS
     assert language_code("Deutsch", ["de"]) is None
     digest = checkpoint_digest(f"whisper:{checkpoint}")
     assert digest is not None
     assert digest.startswith("blake3:")
     assert checkpoint_digest("whisper:large-v3") is None
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setattr(
-        "workers.engines.checkpoints._SOURCES", {"whisper": "http://127.0.0.1:9", "ngc": "http://127.0.0.1:9"}
-    )
+    nowhere = {"large-v3": "http://127.0.0.1:9/large-v3.pt", "stt_en_conformer_ctc_large": "http://127.0.0.1:9/x.nemo"}
+    nowhere["large"] = nowhere["large-v3"]
+    monkeypatch.setattr("workers.engines.published.listed", lambda catalogue: nowhere)
     for spec, remedy in (
         ("whisper:large-v3", "XDG_CACHE_HOME"),
         ("conformer:stt_en_conformer_ctc_large", "NEMO_CACHE"),
@@ -302,5 +303,5 @@ def test_names_paths_and_digests(checkpoint: Path, tmp_path: Path, monkeypatch: 
     (tmp_path / "code.pt").write_bytes(b"\x80\x02cos\nsystem\nq\x00.")
     with pytest.raises(VoxmillError, match="cannot be loaded"):
         load_transcriber(f"whisper:{tmp_path / 'code.pt'}", "cpu", AsrSettings())
-    with pytest.raises(VoxmillError, match="not in this version"):
+    with pytest.raises(VoxmillError, match="is not one that transcribes"):
         load_transcriber("vits:x", "cpu", AsrSettings())

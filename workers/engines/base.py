@@ -1,6 +1,6 @@
 """The two protocols every model family implements, and the values they exchange.
 
-A family is one file in this package and one line in :mod:`workers.engines.registry`. Engines hold a loaded model and
+A family is one file in this package and one entry in :mod:`schemas.families`. Engines hold a loaded model and
 nothing else: no Ray, no file system, no state that outlives a call, so the same clips always give the same answers.
 """
 

@@ -3,40 +3,22 @@
 from __future__ import annotations
 
 import os
-import urllib.error
-import urllib.request
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
+from difflib import get_close_matches
 from pathlib import Path
 
 from blake3 import blake3
 
 from schemas.config import Storage
 from schemas.errors import VoxmillError
+from schemas.families import FAMILIES, Family
 from schemas.ids import stable_id
 from schemas.spec import EngineSpec
+from workers.engines import published
 from workers.storage import open_filesystem
 
-# openai-whisper's published names (whisper.available_models()) to the file each is kept in
-_WHISPER_ALIASES = {"large": "large-v3", "turbo": "large-v3-turbo"}
-WHISPER_NAMES = (
-    *(f"{size}{suffix}" for size in ("tiny", "base", "small", "medium") for suffix in (".en", "")),
-    *("large-v1", "large-v2", "large-v3", "large", "large-v3-turbo", "turbo"),
-)
-_NEMO = ("conformer", "fastpitch", "hifigan")
-_SUFFIXES = {"whisper": (".pt",), "faster-whisper": (".pt",), **dict.fromkeys(_NEMO, (".nemo",))}
-_FOLDERS = ("wav2vec2", "hubert", "vits", "faster-whisper")  # families whose checkpoint is a folder, as on the hub
-_FAMILIES = {*_SUFFIXES, *_FOLDERS}
-_WHISPERS = ("whisper", "faster-whisper")
 _PARTS = (".json", ".txt", ".safetensors", ".bin")  # what of a folder a model is made of
-_WEIGHTS = (".safetensors", ".bin")
-_SOURCES = {
-    "whisper": "https://openaipublic.azureedge.net",
-    "ngc": "https://api.ngc.nvidia.com",
-    "hub": "https://huggingface.co",
-}
-_PROBE_S = 10.0
 
 
 @dataclass(frozen=True)
@@ -50,51 +32,17 @@ class Checkpoint:
     path: Path | None
 
 
-def _looks_like_path(family: str, model: str) -> bool:
+def _reads_as_path(family: Family, model: str) -> bool:
+    return bool(family.suffix and model.endswith(family.suffix)) or model.startswith(("/", "./", "../", "~"))
+
+
+def _looks_like_path(family: Family, model: str) -> bool:
     path = Path(model)
-    return (
-        model.endswith(_SUFFIXES.get(family, ()))
-        or model.startswith(("/", "./", "../", "~"))
-        or path.is_file()
-        or (family in _FOLDERS and path.is_dir())
-    )
-
-
-def _whisper_cache() -> Path:
-    """Where ``whisper.load_model`` keeps what it downloads."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "whisper"
-
-
-def _hub_cache(name: str) -> Path:
-    """Where the Hugging Face hub's library keeps what it downloads of ``owner/name``."""
-    home = Path(os.environ.get("HF_HOME") or Path.home() / ".cache" / "huggingface")
-    return Path(os.environ.get("HF_HUB_CACHE") or home / "hub") / f"models--{name.replace('/', '--')}"
-
-
-def _hub_folder(name: str) -> Path | None:
-    """The cached folder of a hub name's main version; None where it is not there or holds no weights."""
-    main = _hub_cache(name) / "refs" / "main"
-    if not main.is_file():
-        return None
-    folder = _hub_cache(name) / "snapshots" / main.read_text(encoding="utf-8").strip()
-    return folder if any(part.suffix in _WEIGHTS for part in _parts(folder)) else None
+    return _reads_as_path(family, model) or path.is_file() or (family.folder and path.is_dir())
 
 
 def _parts(folder: Path) -> list[Path]:
     return sorted(path for path in folder.glob("*") if path.suffix in _PARTS and path.is_file())
-
-
-def _nemo_cached(name: str) -> Path | None:
-    """The .nemo file of a published name in NeMo's cache (NGC names) or the Hugging Face hub's (owner/name)."""
-    if "/" in name:
-        found = _hub_cache(name).glob(f"snapshots/*/{name.rsplit('/', 1)[1]}.nemo")
-    else:
-        try:
-            default = Path.home() / ".cache" / "torch" / "NeMo" / f"NeMo_{version('nemo_toolkit')}"
-        except PackageNotFoundError:
-            return None
-        found = Path(os.environ.get("NEMO_CACHE_DIR") or default).glob(f"{name}/*/{name}.nemo")
-    return next(iter(sorted(found)), None)
 
 
 def _fetch(url: str, spec: str, storage: Storage) -> Path:
@@ -141,30 +89,48 @@ def resolve_parts(spec: str, storage: Storage | None = None) -> tuple[Checkpoint
     """The checkpoints of ``spec``, as :func:`resolve` finds them: one, or two of ``fastpitch:A+hifigan:B``."""
     parsed = EngineSpec.parse(spec)
     first = _resolve(spec, parsed.family, parsed.model, storage)
-    return (first,) if parsed.vocoder is None else (first, _resolve(spec, "hifigan", parsed.vocoder, storage))
+    return (first,) if parsed.vocoder is None else (first, _resolve(spec, _part(parsed), parsed.vocoder, storage))
 
 
-def _resolve(spec: str, family: str, model: str, storage: Storage | None) -> Checkpoint:
-    if family not in _FAMILIES:
-        return Checkpoint(spec, family, model, is_name=True, path=None)
+def _part(parsed: EngineSpec) -> str:
+    return FAMILIES[parsed.family].part or ""
+
+
+def _resolve(spec: str, name: str, model: str, storage: Storage | None) -> Checkpoint:
+    family = FAMILIES[name]
+    if not family.has_checkpoint:
+        return Checkpoint(spec, name, model, is_name=True, path=None)
     if "://" in model:
-        return Checkpoint(spec, family, model, False, _fetch(model, spec, storage or Storage()))
-    if family in _WHISPERS and model in WHISPER_NAMES:
-        path = _whisper_cache() / f"{_WHISPER_ALIASES.get(model, model)}.pt"
-        return Checkpoint(spec, family, model, True, path if path.is_file() else None)
+        return Checkpoint(spec, name, model, False, _fetch(model, spec, storage or Storage()))
+    is_bare = bool(family.catalogue) and "/" not in model and not _reads_as_path(family, model)
+    if is_bare and model in published.listed(family.catalogue):
+        return Checkpoint(spec, name, model, True, published.cached(name, model))
     if _looks_like_path(family, model):
         path = Path(model).expanduser()
-        if not (family in _FOLDERS and path.is_dir()) and not (family in _SUFFIXES and path.is_file()):
-            what = f"there is no such checkpoint {'file' if family in _SUFFIXES else 'folder'}"
+        if not (family.folder and path.is_dir()) and not (family.suffix and path.is_file()):
+            what = f"there is no such checkpoint {'file' if family.suffix else 'folder'}"
             raise VoxmillError(what, spec, "Check the path on the machine that runs it.")
-        return Checkpoint(spec, family, model, False, path.absolute())
-    if family == "whisper":
-        raise VoxmillError("no model of this name", spec, f"There are {', '.join(WHISPER_NAMES)}, or a path to a .pt.")
-    if family in _NEMO:
-        return Checkpoint(spec, family, model, True, _nemo_cached(model))
-    if model.count("/") != 1:
-        raise VoxmillError("is neither a path nor a published name", spec, "Give a path, or owner/name on the hub.")
-    return Checkpoint(spec, family, model, True, _hub_folder(model))
+        return Checkpoint(spec, name, model, False, path.absolute())
+    if is_bare:
+        return Checkpoint(spec, name, model, True, _unlisted(spec, name, model))
+    if not family.hub or model.count("/") != 1:
+        or_name = ", or owner/name on the hub" if family.hub else ""
+        raise VoxmillError("is neither a path nor a published name", spec, f"Give a path{or_name}.")
+    return Checkpoint(spec, name, model, True, published.cached(name, model))
+
+
+def _unlisted(spec: str, family: str, model: str) -> Path | None:
+    """What the cache has of a name that its library does not list (any more). Raises VoxmillError where it has nothing.
+
+    None where nothing is known of the library's names: it is not installed, which is told by whoever loads with it.
+    """
+    names = published.listed(FAMILIES[family].catalogue)
+    path = published.cached(family, model)
+    if path is None and names:
+        close = get_close_matches(model, names, n=5)
+        there = f"Like it are {', '.join(close)}" if close else f"There are {', '.join(sorted(names)[:20])}"
+        raise VoxmillError("no model of this name", spec, f"{there}; or give a path to a {FAMILIES[family].suffix}.")
+    return path
 
 
 def check_trusted(spec: str, trusted: Sequence[str]) -> None:
@@ -175,8 +141,8 @@ def check_trusted(spec: str, trusted: Sequence[str]) -> None:
     need not stand there. Raises VoxmillError that says how to allow it.
     """
     parsed = EngineSpec.parse(spec)
-    for family, model in ((parsed.family, parsed.model), ("hifigan", parsed.vocoder)):
-        if family not in _NEMO or model is None or _is_trusted(family, model, trusted):
+    for family, model in ((parsed.family, parsed.model), (_part(parsed), parsed.vocoder)):
+        if model is None or not FAMILIES[family].runs_code or _is_trusted(FAMILIES[family], model, trusted):
             continue
         raise VoxmillError(
             f"{model} can run code as it is loaded, and is not among what is trusted",
@@ -185,13 +151,14 @@ def check_trusted(spec: str, trusted: Sequence[str]) -> None:
         )
 
 
-def _is_trusted(family: str, model: str, trusted: Sequence[str]) -> bool:
+def _is_trusted(family: Family, model: str, trusted: Sequence[str]) -> bool:
     if "://" in model:
         return ".." not in model.split("/") and any(_lies_in(model, one) for one in trusted)
     if _looks_like_path(family, model):
         path = os.path.abspath(Path(model).expanduser())
         return any(_lies_in(path, os.path.abspath(Path(one).expanduser())) for one in trusted if "://" not in one)
-    return "/" not in model or any(_lies_in(model, one) for one in ("nvidia", *trusted))
+    is_bare = "/" not in model and family.catalogue.startswith("nemo.")  # NVIDIA's own
+    return is_bare or any(_lies_in(model, one) for one in ("nvidia", *trusted))
 
 
 def _lies_in(place: str, folder: str) -> bool:
@@ -221,42 +188,11 @@ def joint_digest(digests: Sequence[str]) -> str:
     return digests[0] if len(digests) == 1 else f"blake3:{stable_id('parts', list(digests), length=64)}"
 
 
-def _reachable(url: str) -> str:
-    """Empty where ``url`` answers at all (any HTTP status), else why not. Proxies of the environment are used."""
-    try:
-        urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=_PROBE_S).close()
-    except urllib.error.HTTPError:
-        return ""
-    except OSError as error:
-        return str(getattr(error, "reason", error))
-    return ""
-
-
 def check_available(spec: str, storage: Storage | None = None) -> None:
     """Fail now, before any audio is read, where ``spec`` needs a download that cannot be had.
 
     Raises VoxmillError with what to do: a local path, the cache that would be looked in, or a mirror.
     """
     for checkpoint in resolve_parts(spec, storage):
-        _check_available(checkpoint)
-
-
-def _check_available(checkpoint: Checkpoint) -> None:
-    family, spec = checkpoint.family, checkpoint.spec
-    if checkpoint.path is not None or family not in _FAMILIES:
-        return
-    example = f"{family}:/models/x{''.join(_SUFFIXES.get(family, ()))}"
-    if checkpoint.model in WHISPER_NAMES:
-        source = _SOURCES["whisper"]
-        remedy = f"Put the file into {_whisper_cache()} (XDG_CACHE_HOME moves it), or give a path: {example}"
-    elif "/" in checkpoint.model:
-        source = os.environ.get("HF_ENDPOINT") or _SOURCES["hub"]
-        offline = os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE")
-        remedy = f"Set HF_ENDPOINT to a mirror or HF_HOME to a filled cache, or give a path: {example}"
-        if offline:
-            raise VoxmillError("is not in the cache and HF_HUB_OFFLINE forbids the download", spec, remedy)
-    else:
-        source = _SOURCES["ngc"]
-        remedy = f"Set NEMO_CACHE_DIR to a filled cache, or give a path: {example}"
-    if why := _reachable(source):
-        raise VoxmillError(f"must be downloaded, but {source} cannot be reached ({why})", spec, remedy)
+        if checkpoint.path is None and FAMILIES[checkpoint.family].has_checkpoint:
+            published.check_published(spec, checkpoint.family, checkpoint.model)
