@@ -246,6 +246,31 @@ def test_word_times_are_the_library_s(
         ]
 
 
+def test_an_alignment_that_fails_costs_its_clip_alone(
+    checkpoint: Path, clips: list[np.ndarray], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop, "TEMPERATURES", (0.0,))
+    for compiled in ("dtw_cpu", "backtrace"):
+        function = getattr(whisper.timing, compiled)
+        monkeypatch.setattr(whisper.timing, compiled, getattr(function, "py_func", function))
+    engine = WhisperTranscriber(resolve(f"whisper:{checkpoint}"), "cpu", AsrSettings(word_timestamps=True))
+    forward, calls, released = Whisper.forward, [], []
+
+    def fails_once(model: Whisper, *tensors: torch.Tensor) -> Any:
+        calls.append(1)
+        if len(calls) == 1:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return forward(model, *tensors)
+
+    short = [clip[:24_000] for clip in clips[:2]]
+    monkeypatch.setattr(Whisper, "forward", fails_once)
+    monkeypatch.setattr(engine, "_release", lambda: released.append(1))
+    answers = engine.transcribe(short, ["en"] * 2)
+    (failed,) = [one for one in answers if isinstance(one, Failure)]
+    assert (failed.reason, released) == (Reason.OUT_OF_MEMORY, [1])
+    assert all(isinstance(one, Transcription) and one.words for one in engine.transcribe(short, ["en"] * 2))
+
+
 @settings(max_examples=12, deadline=None)
 @given(st.data())
 def test_timestamp_rules_mask_what_the_library_masks(engine: WhisperTranscriber, data: st.DataObject) -> None:

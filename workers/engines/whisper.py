@@ -112,11 +112,15 @@ class WhisperTranscriber(WhisperLoop):
         return decode_batch(self.model, features, options, languages, seeds)
 
     def _align(self, item: Recording, segments: list[dict[str, Any]], window: torch.Tensor, size: int) -> None:
-        add_word_timestamps(
-            segments=segments,
-            model=self.model,
-            tokenizer=self._tokenizer(item.language),
-            mel=window.half() if self.fp16 else window,
-            num_frames=size,
-            last_speech_timestamp=item.last_speech,
-        )
+        try:
+            add_word_timestamps(
+                segments=segments,
+                model=self.model,
+                tokenizer=self._tokenizer(item.language),
+                mel=window.half() if self.fp16 else window,
+                num_frames=size,
+                last_speech_timestamp=item.last_speech,
+            )
+        finally:  # the library leaves its hooks behind where its forward fails, and they break every later decoding
+            for block in self.model.decoder.blocks:
+                block.cross_attn._forward_hooks.clear()

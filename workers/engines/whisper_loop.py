@@ -25,7 +25,7 @@ from schemas.config import AsrSettings
 from schemas.errors import VoxmillError
 from schemas.reasons import Reason
 from workers.engines.base import Failure, Padding, Transcription, Word
-from workers.engines.batching import Capacity, failure_of, is_device_lost, run_batches
+from workers.engines.batching import Capacity, run_batches
 
 # the published guards: defaults of whisper.transcribe, from section 4.5 of arXiv:2212.04356
 COMPRESSION_RATIO = 2.4
@@ -231,14 +231,8 @@ class WhisperLoop(ABC):
         """Decode the current window of every item and move each to its next."""
         lengths = [self._width(item.window) / FRAMES_PER_S for item in items]
         for item, result in zip(items, self._each(items, self.capacity, lengths, self._decode), strict=True):
-            if result is None:
-                continue
-            try:
-                self._advance(item, result)
-            except Exception as error:  # word alignment: a library call per item
-                if is_device_lost(error):
-                    raise
-                item.failure = failure_of(error)
+            if result is not None:  # word alignment is a call of the library per item, and may fail as decoding may
+                self._each([item], self.capacity, [0.0], lambda batch, result=result: [self._advance(batch[0], result)])
 
     def _width(self, size: int) -> int:
         """Frames of the window that ``size`` frames of audio are encoded in."""
@@ -270,14 +264,15 @@ class WhisperLoop(ABC):
         self.padding.add([item.window / FRAMES_PER_S for item in items], width / FRAMES_PER_S)
         return [result for result in results if result is not None]
 
-    def _advance(self, item: Recording, result: DecodingResult) -> None:
-        """Take over a decoded window's segments and move ``seek``, as the loop of ``whisper.transcribe`` does."""
+    def _advance(self, item: Recording, result: DecodingResult) -> int:
+        """Take over a decoded window's segments and move ``seek``, as the loop of ``whisper.transcribe`` does; to where
+        it was moved."""
         size, start = item.window, item.seek
         kept = not result.no_speech_prob > NO_SPEECH or result.avg_logprob > LOGPROB
         item.results.append((result, kept))
         if not kept:
             item.seek += size
-            return
+            return item.seek
         tokens, begin = result.tokens, self.tokenizer.timestamp_begin
         stamps = [token >= begin for token in tokens]
         closed = stamps[-2:] == [False, True]  # one timestamp at the end: no speech after it
@@ -318,6 +313,7 @@ class WhisperLoop(ABC):
                 ]
         if item.seek <= start:
             item.seek = start + size  # never met with the timestamp rules; a loop without end would be worse
+        return item.seek
 
     def _answer(self, item: Recording) -> Transcription | Failure:
         if item.failure is not None:
