@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -64,10 +66,49 @@ def test_out_of_memory_halves_and_is_remembered(lengths: list[float], memory: fl
     assert all(size <= limit or size in lengths for size, limit in tried)
 
 
-@pytest.mark.parametrize("library", ["CUDA error:", "CUDA failed with error"])
-def test_a_lost_device_ends_the_process(library: str) -> None:
+@pytest.mark.parametrize(
+    "message",
+    [
+        "CUDA out of memory. Tried to allocate 2.00 GiB.",
+        "CUDA error: out of memory",
+        "CUDA failed with error out of memory",
+        "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
+        "cuDNN error: CUDNN_STATUS_ALLOC_FAILED",
+        "cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED",
+        "cuBLAS failed with status CUBLAS_STATUS_ALLOC_FAILED",
+        "cuFFT error: CUFFT_ALLOC_FAILED",
+        "GET was unable to find an engine to execute this computation",
+    ],
+)
+def test_every_library_s_lack_of_memory_is_remembered(message: str) -> None:
     def process(batch: list[int]) -> list[int]:
-        raise RuntimeError(f"{library} an illegal memory access was encountered")
+        if len(batch) > 1 or batch[0] == 2:
+            raise RuntimeError(message)
+        return batch
 
-    with pytest.raises(RuntimeError, match="illegal memory access"):
+    capacity = Capacity(10.0)
+    first, second, third = run_batches([1.0, 1.0, 1.0], capacity, process)
+    assert (first, second) == (0, 1)
+    assert isinstance(third, Failure)
+    assert third.reason == Reason.OUT_OF_MEMORY
+    assert capacity.limit == 1.5
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "CUDA error: an illegal memory access was encountered",
+        "CUDA failed with error an illegal memory access was encountered",
+        "CUDA error: CUBLAS_STATUS_EXECUTION_FAILED when calling `cublasSgemm(...)`",
+        "cuBLAS failed with status CUBLAS_STATUS_EXECUTION_FAILED",
+        "cuDNN error: CUDNN_STATUS_EXECUTION_FAILED",
+        "cuDNN failed with status CUDNN_STATUS_EXECUTION_FAILED",
+        "cuFFT error: CUFFT_EXEC_FAILED",
+    ],
+)
+def test_a_lost_device_ends_the_process(message: str) -> None:
+    def process(batch: list[int]) -> list[int]:
+        raise RuntimeError(message)
+
+    with pytest.raises(RuntimeError, match=re.escape(message)):
         run_batches([1.0, 2.0], Capacity(10.0), process)

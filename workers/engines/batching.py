@@ -11,6 +11,24 @@ from workers.engines.base import Failure
 
 Answer = TypeVar("Answer")
 
+# how torch, cuBLAS, cuDNN, cuFFT and CTranslate2 say that memory is short, and that the device computes no more;
+# cuDNN finds no engine where none of its workspaces fits
+_OUT_OF_MEMORY = (
+    "out of memory",
+    "can't allocate memory",
+    "alloc_failed",
+    "allocation_failed",
+    "unable to find an engine to execute this computation",
+)
+_LOST = (
+    "cuda error",
+    "cuda failed with error",
+    "device-side assert",
+    "status_execution_failed",
+    "cublas_status_internal_error",
+    "cufft_exec_failed",
+)
+
 
 @dataclass
 class Capacity:
@@ -56,14 +74,13 @@ def is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return True
     message = str(error).lower()
-    return "out of memory" in message or "can't allocate memory" in message
+    return any(part in message for part in _OUT_OF_MEMORY)
 
 
 def is_device_lost(error: BaseException) -> bool:
     """Whether the process can compute no more: after such a CUDA error every later call fails as well."""
     message = str(error).lower()
-    lost = ("cuda error", "cuda failed with error", "device-side assert")  # the second is CTranslate2's
-    return not is_out_of_memory(error) and any(part in message for part in lost)
+    return not is_out_of_memory(error) and any(part in message for part in _LOST)
 
 
 def failure_of(error: Exception) -> Failure:
