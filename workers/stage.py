@@ -70,6 +70,7 @@ def failed(work: Work, name: str, error: Exception) -> Work:
 class OnBlock:
     """A stage as Ray Data calls it: a pyarrow block in, a pyarrow block out. Built once per actor.
 
+    An actor with a part of a GPU gets that part of its memory; Ray itself bounds nothing.
     The seconds that building took stand in the first shard's times. A shard that lost the device (after such a CUDA
     error every later call fails as well) is failed; the process ends at the next one, which Ray then gives to a new
     process. A shard that is to blame for the loss so costs itself alone.
@@ -78,6 +79,10 @@ class OnBlock:
     def __init__(self, name: str, build: Callable[[str], Callable[[Work], Work]], gpus: float) -> None:
         self._name, self._gpus = name, gpus
         clock = Clock(gpus)
+        if gpus:
+            from workers.engines.gpu import hold
+
+            hold(gpus)
         self._stage = build("cuda" if gpus else "cpu")
         self._started: StageTime | None = clock.read()
         self._device_lost = False

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from types import SimpleNamespace
 
 import pytest
+import torch
 
 from schemas.records import Archive, Layout, Shard
 from workers.block import pack, unpack
+from workers.engines.gpu import memory_of
 from workers.stage import OnBlock
 from workers.work import Work
 
@@ -26,6 +29,19 @@ def test_the_start_is_told_once() -> None:
     first, second = unpack(stage(block("a"))), unpack(stage(block("b")))
     assert set(first.stages) == {"load transcribe x", "transcribe x"}
     assert set(second.stages) == {"transcribe x"}
+
+
+def test_a_part_of_a_gpu_is_a_part_of_its_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    held: list[float] = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "set_per_process_memory_fraction", held.append)
+    monkeypatch.setattr(torch.cuda, "get_per_process_memory_fraction", lambda device: held[-1])
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: SimpleNamespace(total_memory=80e9))
+    started: list[tuple[str, list[float]]] = []
+    for gpus in (0.0, 1.0, 2.0, 0.25):
+        OnBlock("transcribe x", lambda device: started.append((device, [*held])) or (lambda work: work), gpus)  # type: ignore[func-returns-value]
+    assert started == [("cpu", []), ("cuda", []), ("cuda", []), ("cuda", [0.25])]
+    assert memory_of(torch.device("cuda")) == 20e9
 
 
 def test_a_lost_device_costs_one_shard_and_then_the_process(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,12 +21,14 @@ from workers.engines.base import Failure, Padding, Transcription, Word
 from workers.engines.batching import Capacity, run_batches
 from workers.engines.checkpoints import Checkpoint, digest_of
 from workers.engines.ctc import BestPath, best_paths
+from workers.engines.gpu import memory_of
 from workers.engines.nemo_models import quiet, restored
 
 # nemo.collections.asr.parts.mixins.transcription.TranscriptionTensorDataset: shorter audio is padded on both sides
 MIN_S = 1.0
 _BATCH_S_ON_CPU = 120.0
 _BATCH_S_ON_CUDA = 2_400.0
+_BATCH_S_PER_GB = 30.0  # of memory that the process may take: the whole of the above on 80 GB
 
 
 def _load(checkpoint: Checkpoint, device: torch.device) -> tuple[Any, Path]:
@@ -89,7 +91,10 @@ class ConformerTranscriber:
             _set_decoding(self.model, words)
             self.config = TranscribeConfig(return_hypotheses=words, timestamps=words or None)
         self.padding = Padding()
-        self.capacity = Capacity(_BATCH_S_ON_CUDA if self.device.type == "cuda" else _BATCH_S_ON_CPU)
+        batch_s = _BATCH_S_ON_CPU
+        if self.device.type == "cuda":
+            batch_s = min(_BATCH_S_ON_CUDA, _BATCH_S_PER_GB * memory_of(self.device) / 1e9)
+        self.capacity = Capacity(batch_s)
 
     def transcribe(self, clips: Sequence[np.ndarray], languages: Sequence[str | None]) -> list[Transcription | Failure]:
         """Transcribe ``clips`` at ``sample_rate``.
