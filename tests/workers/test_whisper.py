@@ -27,7 +27,7 @@ from workers.engines.checkpoints import check_available, checkpoint_digest, reso
 from workers.engines.published import listed
 from workers.engines.registry import load_transcriber
 from workers.engines.whisper import WhisperTranscriber
-from workers.engines.whisper_decoding import TimestampRules
+from workers.engines.whisper_decoding import TimestampRules, decode_batch
 from workers.engines.whisper_loop import language_code
 
 
@@ -109,12 +109,74 @@ def test_a_language_that_is_given_is_checked(engine: WhisperTranscriber, clips: 
     for (language, probability), row in zip(found, expected, strict=True):
         assert language == max(row, key=row.get)
         assert probability == pytest.approx(row[language], rel=1e-4)
+        decoded = decode_batch(engine.model, features, DecodingOptions(fp16=False), ["de", "en"], [])
+    for result, row in zip(decoded, expected, strict=True):
+        ((language, probability),) = (result.language_probs or {}).items()
+        assert language == max(row, key=row.get)
+        assert probability == pytest.approx(row[language], abs=1e-4)
     told, detected = engine.transcribe([clips[0], clips[0]], ["de", None])
     assert isinstance(told, Transcription)
     assert isinstance(detected, Transcription)
     assert (told.language, detected.language) == ("de", detected.detected_language)
     assert told.detected_language in engine.languages
     assert told.detected_probability is not None
+
+
+@pytest.mark.usefixtures("greedy")
+@pytest.mark.parametrize(
+    ("chosen", "languages", "passes", "encoded"),
+    [
+        ({}, ["de", "de"], 0, 2),  # decoding tells it
+        ({"initial_prompt": "Glienicke"}, ["de", "de"], 1, 2),
+        ({}, [None, None], 2, 3),  # the library pads the short clip otherwise where it detects its language
+        ({"whisper_window": "fitted"}, [None, None], 2, 2),
+    ],
+)
+def test_what_tells_a_language_is_computed_once(
+    checkpoint: Path,
+    clips: list[np.ndarray],
+    monkeypatch: pytest.MonkeyPatch,
+    chosen: dict[str, Any],
+    languages: list[str | None],
+    passes: int,
+    encoded: int,
+) -> None:
+    engine = WhisperTranscriber(resolve(f"whisper:{checkpoint}"), "cpu", AsrSettings(**chosen))
+    whole = np.concatenate(clips * 3)[: 16_000 * 30]
+    monkeypatch.setattr(engine, "_advance", lambda item, result: setattr(item, "seek", item.frames))
+    encode, most, windows, asked = engine._encode, engine._most_probable, [], []
+    monkeypatch.setattr(engine, "_encode", lambda mels: (windows.extend(mels), encode(mels))[1])
+    monkeypatch.setattr(engine, "_most_probable", lambda rows: (asked.append(1), most(rows))[1])
+    got = engine.transcribe([clips[0][:32_000], whole], languages)
+    assert all(isinstance(one, Transcription) and one.detected_language for one in got)
+    assert (len(asked), len(windows)) == (passes, encoded)
+
+
+@pytest.mark.parametrize("beam_size", [1, 2])
+def test_beams_of_many_windows_are_those_of_each(engine: WhisperTranscriber, beam_size: int) -> None:
+    options = DecodingOptions(beam_size=beam_size, fp16=False, language="en")
+    mel = torch.randn(5, engine.n_mels, 3000, generator=torch.Generator().manual_seed(2))
+    with torch.inference_mode():
+        features = engine._encode(list(mel))
+        expected = [whisper.decode(engine.model, row, options) for row in features]
+        got = decode_batch(engine.model, features, options, ["en"] * 5, [])
+    assert len({tuple(one.tokens) for one in expected}) > 1
+    for one, other in zip(got, expected, strict=True):
+        assert one.tokens == other.tokens
+        assert one.avg_logprob == pytest.approx(other.avg_logprob, abs=1e-4)
+        assert one.no_speech_prob == pytest.approx(other.no_speech_prob, abs=1e-4)
+    assert not any(block.cross_attn.key._forward_hooks for block in engine.model.decoder.blocks)
+
+
+def test_weights_cast_once_give_the_library_s_half_precision(checkpoint: Path) -> None:
+    model = whisper.load_model(str(checkpoint), device="cpu").eval()
+    mel = torch.randn(1, 80, 3000, generator=torch.Generator().manual_seed(3)).half()
+    tokens = torch.tensor([[50258, 50259, 50359, 400, 1000]])
+    with torch.inference_mode():
+        expected = model(mel, tokens)
+        module.halve(model)
+        assert torch.equal(model(mel, tokens), expected)
+    assert model.decoder.token_embedding.weight.dtype == torch.float16
 
 
 @pytest.mark.usefixtures("greedy")

@@ -15,12 +15,13 @@ from whisper.timing import add_word_timestamps
 from schemas.config import AsrSettings
 from schemas.errors import VoxmillError
 from workers.engines.checkpoints import Checkpoint, digest_of, resolve
-from workers.engines.whisper_decoding import decode_batch
+from workers.engines.gpu import memory_of
+from workers.engines.whisper_decoding import decode_batch, most_probable_languages
 from workers.engines.whisper_loop import Recording, WhisperLoop
 
 _WINDOWS_ON_CPU = 16
 _WINDOWS_ON_CUDA = 64
-_CACHE_SHARE = 0.25  # of a GPU's memory that keys and values of one batch may take
+_CACHE_SHARE = 0.25  # of what memory the process may take of a GPU, that keys and values of one batch may take
 
 
 def load_model(checkpoint: Checkpoint, device: str) -> whisper.Whisper:
@@ -66,6 +67,26 @@ def encode(encoder: AudioEncoder, mel: torch.Tensor) -> torch.Tensor:
     return encoded
 
 
+class TokenEmbedding(torch.nn.Module):
+    """A decoder's token embedding, for tokens in single precision as in the library, and its half for the logits."""
+
+    def __init__(self, embedding: torch.nn.Embedding) -> None:
+        super().__init__()
+        self.single = embedding.weight
+        self.register_buffer("weight", embedding.weight.detach().half(), persistent=False)
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        return F.embedding(tokens, self.single)
+
+
+def halve(model: whisper.Whisper) -> None:
+    """Cast once what the library casts at every call, where it computes in half precision: the numbers are the same."""
+    for module in model.modules():
+        if isinstance(module, Linear | Conv1d):
+            module.half()
+    model.decoder.token_embedding = TokenEmbedding(model.decoder.token_embedding)
+
+
 class WhisperTranscriber(WhisperLoop):
     """The :class:`~workers.engines.base.Transcriber` of ``whisper:NAME`` and ``whisper:PATH.pt``.
 
@@ -78,12 +99,9 @@ class WhisperTranscriber(WhisperLoop):
         dims, windows = self.model.dims, _WINDOWS_ON_CPU
         self.fp16 = self.model.device.type == "cuda"
         if self.fp16:
-            for module in self.model.modules():
-                if isinstance(module, Linear | Conv1d):  # cast once what the library would cast at every call
-                    module.half()
+            halve(self.model)
             cache = 2 * 2 * dims.n_text_layer * dims.n_text_state * (dims.n_audio_ctx + dims.n_text_ctx)
-            memory = torch.cuda.get_device_properties(self.model.device).total_memory
-            windows = max(1, min(_WINDOWS_ON_CUDA, int(_CACHE_SHARE * memory / cache)))
+            windows = max(1, min(_WINDOWS_ON_CUDA, int(_CACHE_SHARE * memory_of(self.model.device) / cache)))
         languages = self.model.num_languages if self.model.is_multilingual else 0
         super().__init__(checkpoint.spec, settings, self.model.device, dims.n_mels, languages, windows)
 
@@ -94,10 +112,7 @@ class WhisperTranscriber(WhisperLoop):
     def _most_probable(self, features: torch.Tensor) -> list[tuple[str, float]]:
         """As ``whisper.decoding.detect_language``, which would take a fitted window's features for a spectrogram."""
         start = torch.full((len(features), 1), self.tokenizer.sot, device=features.device)
-        logits = self.model.logits(start, features)[:, 0, list(self.tokenizer.all_language_tokens)]
-        best = logits.float().softmax(dim=-1).max(dim=-1)
-        codes = self.tokenizer.all_language_codes
-        return [(codes[at], rate) for at, rate in zip(best.indices.tolist(), best.values.tolist(), strict=True)]
+        return most_probable_languages(self.model.logits(start, features)[:, 0], self.tokenizer)
 
     def _decode_once(
         self, features: torch.Tensor, temperature: float, languages: list[str], seeds: list[int]

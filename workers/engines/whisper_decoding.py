@@ -1,13 +1,15 @@
 """openai-whisper's own decoding of a batch of windows, with a language and a random seed of its own for every row.
 
-The library decodes a batch in lockstep but knows one language per batch, one random state per process, and loops in
-Python over the rows for the timestamp rules. The classes here replace these pieces and nothing else: filters, masked
-tokens, stopping and scoring stay the library's (``whisper.decoding`` of 20250625).
+The library decodes a batch in lockstep but knows one language per batch, one random state per process, beams of one
+window at a time, and loops in Python over the rows for the timestamp rules. The classes here replace these pieces and
+nothing else: filters, masked tokens, stopping, beams and scoring stay the library's (``whisper.decoding`` of 20250625).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -23,6 +25,31 @@ from whisper.decoding import (
     LogitFilter,
 )
 from whisper.model import Whisper
+from whisper.tokenizer import Tokenizer
+
+
+def most_probable_languages(logits: Tensor, tokenizer: Tokenizer) -> list[tuple[str, float]]:
+    """The most probable language of each row, and its probability among all languages, as of
+    ``whisper.decoding.detect_language``; ``logits`` (batch, vocabulary) are those of the start-of-transcript token."""
+    best = logits[:, list(tokenizer.all_language_tokens)].float().softmax(dim=-1).max(dim=-1)
+    codes = tokenizer.all_language_codes
+    return [(codes[at], rate) for at, rate in zip(best.indices.tolist(), best.values.tolist(), strict=True)]
+
+
+@contextmanager
+def repeated_keys(model: Whisper, times: int) -> Iterator[None]:
+    """Give every window's keys and values to ``times`` rows, computed once: the beams of a window hear the same."""
+
+    def repeat(module: Any, inputs: Any, output: Tensor) -> Tensor:
+        return output.repeat_interleave(times, dim=0)
+
+    attentions = [block.cross_attn for block in model.decoder.blocks] if times > 1 else []
+    hooks = [part.register_forward_hook(repeat) for one in attentions for part in (one.key, one.value)]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 class TimestampRules(LogitFilter):
@@ -94,13 +121,14 @@ class BatchDecodingTask(DecodingTask):
     """One pass over a batch of encoded windows, all at the temperature of ``options``.
 
     ``languages`` holds one code per row; ``uniforms`` (batch, steps) feeds the sampling of temperatures above 0.
+    Where the windows have no prompt, ``heard`` then holds the most probable language of each and its probability.
     """
 
     def __init__(
         self, model: Whisper, options: DecodingOptions, languages: Sequence[str], uniforms: Tensor | None
     ) -> None:
         super().__init__(model, options)
-        self.languages = list(languages)
+        self.languages, self.heard = list(languages), list[tuple[str, float]]()
         if uniforms is not None:
             self.decoder = SeededSampler(options.temperature, self.tokenizer.eot, uniforms)
         self.logit_filters: list[LogitFilter] = [
@@ -108,8 +136,8 @@ class BatchDecodingTask(DecodingTask):
         ]
 
     def _get_audio_features(self, mel: Tensor) -> Tensor:
-        """What is given is encoded, in a window of any length."""
-        return mel
+        """What is given is encoded, in a window of any length; the library wants a row for every beam."""
+        return mel.repeat_interleave(self.n_group, dim=0) if self.n_group > 1 else mel
 
     def _detect_language(self, audio_features: Tensor, tokens: Tensor) -> tuple[list[str], None]:
         """Write every row's own language token; English-only models have none."""
@@ -119,9 +147,11 @@ class BatchDecodingTask(DecodingTask):
         return self.languages, None
 
     def _main_loop(self, audio_features: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor, Any]:
-        """The library's loop; once half of the rows have ended, the others go on alone."""
-        if self.options.beam_size is not None:
-            return super()._main_loop(audio_features, tokens)
+        """The library's loop; once half of the rows have ended, the others go on alone, where they are no beams."""
+        with repeated_keys(self.model, self.n_group):
+            return self._loop(audio_features[:: self.n_group], tokens)
+
+    def _loop(self, audio_features: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor, list[float]]:
         batch, device, eot = tokens.shape[0], tokens.device, self.tokenizer.eot
         all_tokens = torch.full((batch, self.sample_begin + self.sample_len + 1), eot, device=device)
         all_sums = torch.zeros(batch, device=device)
@@ -131,15 +161,20 @@ class BatchDecodingTask(DecodingTask):
         try:
             for step in range(self.sample_len):
                 logits = self.inference.logits(tokens, audio_features)
-                if step == 0 and self.tokenizer.no_speech is not None:
-                    first = logits[:, self.sot_index].float().softmax(dim=-1)
-                    no_speech = first[:, self.tokenizer.no_speech].tolist()
+                if step == 0:
+                    first = logits[:, self.sot_index].float()
+                    if self.tokenizer.no_speech is not None:
+                        no_speech = first.softmax(dim=-1)[:, self.tokenizer.no_speech].tolist()
+                    if self.model.is_multilingual and self.sot_index == 0:  # after a prompt they would be others
+                        self.heard = most_probable_languages(first[:: self.n_group], self.tokenizer)
                 logits = logits[:, -1]
                 for rule in self.logit_filters:
                     rule.apply(logits, tokens)
                 tokens, completed = self.decoder.update(tokens, logits, sums)
                 if completed or tokens.shape[-1] > self.n_ctx:
                     break
+                if self.options.beam_size is not None:
+                    continue
                 alive = (tokens[:, -1] != eot).nonzero()[:, 0]
                 if 2 * len(alive) <= len(rows):
                     all_tokens[rows, : tokens.shape[1]], all_sums[rows] = tokens, sums
@@ -164,18 +199,20 @@ def decode_batch(
 ) -> list[DecodingResult]:
     """Decode ``features``, encoded windows of shape (batch, places, n_audio_state), one result per row.
 
-    ``seeds`` fix the draws of temperatures above 0, row by row. Beam search goes row by row: the library's own beams
-    hold one window at a time.
+    ``seeds`` fix the draws of temperatures above 0, row by row. Of beam search, as many windows go at once as their
+    beams need no more memory for keys and values than all windows do without. ``language_probs`` of the results hold
+    the most probable language, whatever was given; None after a prompt and of English-only models.
     """
-    if options.beam_size is not None:
-        return [
-            BatchDecodingTask(model, options, [language], None).run(row[None])[0]
-            for row, language in zip(features, languages, strict=True)
-        ]
     uniforms = None
-    if options.temperature > 0:
+    if options.temperature > 0 and options.beam_size is None:
         steps = options.sample_len or model.dims.n_text_ctx // 2
         draws = np.stack([np.random.default_rng(seed).random(steps) for seed in seeds])
         uniforms = torch.from_numpy(draws).to(features.device)
-    results: list[DecodingResult] = BatchDecodingTask(model, options, languages, uniforms).run(features)
+    results: list[DecodingResult] = []
+    size = max(1, len(features) // (options.beam_size or 1))
+    for start in range(0, len(features), size):
+        task = BatchDecodingTask(model, options, languages[start : start + size], uniforms)
+        found = task.run(features[start : start + size])
+        heard = [dict([one]) for one in task.heard] or [None] * len(found)
+        results += [replace(one, language_probs=probs) for one, probs in zip(found, heard, strict=True)]
     return results

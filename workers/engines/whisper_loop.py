@@ -130,7 +130,10 @@ class WhisperLoop(ABC):
     def _decode_once(
         self, features: Any, temperature: float, languages: list[str], seeds: list[int]
     ) -> list[DecodingResult]:
-        """Decode encoded windows at one temperature; ``seeds`` fix the draws of each, where it is above 0."""
+        """Decode encoded windows at one temperature; ``seeds`` fix the draws of each, where it is above 0.
+
+        ``language_probs`` hold the most probable language where decoding tells it, whatever language was given.
+        """
 
     @abstractmethod
     def _align(self, item: Recording, segments: list[dict[str, Any]], window: torch.Tensor, size: int) -> None:
@@ -159,7 +162,8 @@ class WhisperLoop(ABC):
                 item.failure = Failure(Reason.NON_FINITE, "the samples are not all finite numbers")
         with torch.inference_mode():
             self._spectrograms([item for item in items if item.active])
-            self._detect([item for item in items if item.active and item.language is None])
+            apart = [item for item in items if item.active and item.language is None and not self._hears_once(item)]
+            self._detect(apart)
             while active := [item for item in items if item.active]:
                 self._round(sorted(active, key=lambda item: -item.window))
         return [self._answer(item) for item in items]
@@ -219,13 +223,20 @@ class WhisperLoop(ABC):
             if detected is not None:
                 item.language, item.detected = detected[0], detected
 
-    def _check(self, items: list[Recording], features: Any) -> None:
-        """What language those sound like that were given one, by their first windows, which are encoded already."""
-        first = [i for i, item in enumerate(items) if self.multilingual and item.seek == 0 and item.detected is None]
-        if first:
-            rows = features if len(first) == len(items) else features[first]
-            for i, detected in zip(first, self._most_probable(rows), strict=True):
-                items[i].detected = detected
+    def _hears_once(self, item: Recording) -> bool:
+        """Whether the first window that is decoded tells the language as well, so that it is encoded once.
+
+        The library pads the window of the one with zeros, that of the other with the recording's own silence.
+        """
+        return self.settings.whisper_window == "fitted" or item.frames >= N_FRAMES
+
+    def _hear(self, items: list[Recording], features: Any, chosen: list[int]) -> None:
+        """What language the ``chosen`` items sound like, by their first windows, encoded already; their language,
+        where they have none."""
+        if chosen:
+            rows = features if len(chosen) == len(items) else features[chosen]
+            for i, detected in zip(chosen, self._most_probable(rows), strict=True):
+                items[i].detected, items[i].language = detected, items[i].language or detected[0]
 
     def _round(self, items: list[Recording]) -> None:
         """Decode the current window of every item and move each to its next."""
@@ -249,7 +260,7 @@ class WhisperLoop(ABC):
         """Decode one window of each; only those that fail the guards are decoded again, at rising temperatures."""
         width = self._width(items[0].window)  # one for all: batches hold windows of one length
         features = self._encode([self._window(item, item.seek, item.window, width) for item in items])
-        self._check(items, features)
+        self._hear(items, features, [i for i, item in enumerate(items) if item.language is None])
         results: list[DecodingResult | None] = [None] * len(items)
         todo = list(range(len(items)))
         for temperature in TEMPERATURES:
@@ -257,10 +268,15 @@ class WhisperLoop(ABC):
             rows = features if len(todo) == len(items) else features[todo]
             decoded = self._decode_once(rows, temperature, [items[i].language or "en" for i in todo], seeds)
             for i, result in zip(todo, decoded, strict=True):
-                results[i] = replace(result, audio_features=None)  # free the features with the batch
+                if items[i].detected is None and items[i].seek == 0 and result.language_probs:
+                    (items[i].detected,) = result.language_probs.items()
+                # free the features with the batch
+                results[i] = replace(result, audio_features=None, language_probs=None)
             todo = [i for i, result in zip(todo, decoded, strict=True) if needs_fallback(result)]
             if not todo:
                 break
+        unheard = [i for i, item in enumerate(items) if item.seek == 0 and item.detected is None]
+        self._hear(items, features, unheard if self.multilingual else [])
         self.padding.add([item.window / FRAMES_PER_S for item in items], width / FRAMES_PER_S)
         return [result for result in results if result is not None]
 
