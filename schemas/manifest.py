@@ -33,7 +33,7 @@ class ArchiveCounts(BaseModel):
     """What became of one archive's members."""
 
     uri: str
-    id: str  # of this version of the archive: what an unchanged one-way stream is skipped by
+    id: str  # of this version of the archive: what an unchanged tar, zip or one-way stream is skipped by
     layout: str
     whole: bool  # nothing of it is left to do: no shard failed, a stream was read to its end
     members_in: int

@@ -194,7 +194,7 @@ class Published:
     """What is in force at a destination for one fingerprint: (archive URI, member name) -> (key, side)."""
 
     members: dict[tuple[str, str], tuple[str, str]] = field(default_factory=dict)
-    archives: frozenset[str] = frozenset()  # ids of archives published whole; what a one-way stream is skipped by
+    archives: frozenset[str] = frozenset()  # ids of archives that are done to the last member: not opened again
 
 
 @dataclass(frozen=True)

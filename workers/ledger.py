@@ -14,6 +14,7 @@ from schemas.manifest import RunManifest, Superseded
 from schemas.records import Published
 from workers.sources.store import StoreError
 from workers.storage import open_filesystem
+from workers.unchanged import done_archives
 
 
 @dataclass(frozen=True)
@@ -53,15 +54,12 @@ def runs_in_force(destination: str, storage: Storage, kind: str = "corpus") -> l
 def published(runs: list[PastRun], fingerprint: str) -> Published:
     """What of ``runs`` was made with these settings: the members a new run with the same settings may skip."""
     members: dict[tuple[str, str], tuple[str, str]] = {}
-    archives: set[str] = set()
     for run in runs:
         if run.manifest.fingerprint != fingerprint:
             continue
         columns = [run.members.column(name).to_pylist() for name in ("archive", "member", "member_key", "side")]
         members.update(((archive, member), (key, side)) for archive, member, key, side in zip(*columns, strict=True))
-        in_force = set(pc.unique(run.members.column("archive")).to_pylist())
-        archives.update(archive.id for archive in run.manifest.archives if archive.whole and archive.uri in in_force)
-    return Published(members, frozenset(archives))
+    return Published(members, done_archives(runs, fingerprint, members))
 
 
 def superseded(runs: list[PastRun], ledger: pa.Table) -> list[Superseded]:

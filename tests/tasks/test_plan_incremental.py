@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import io
 import tarfile
+import zipfile
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 from schemas.config import CorpusParameters, Sharding
 from schemas.reasons import Reason
-from schemas.records import Plan, Published
+from schemas.records import Archive, Plan, Published
 from tasks.discover import discover
 from tasks.plan import plan
+from workers.sources import planning
 
 
 def _tar(path: Path, files: dict[str, bytes], suffix: bytes = b"") -> Path:
@@ -76,6 +82,43 @@ def test_a_second_run_finds_nothing_and_growth_only_what_is_new(tmp_path: Path) 
     third = _plan(parameters, published)
     assert _todo(third) == ["new.wav", "1.wav", "2.wav"]
     assert [shard.archive.uri for shard in third.shards if shard.is_stream] == [str(stream)]
+
+
+def test_an_unchanged_archive_is_not_opened_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    listed: list[str] = []
+    list_archive = planning.list_archive
+
+    def noting(archive: Archive, *rest: Any) -> Any:
+        listed.append(Path(archive.uri).name)
+        return list_archive(archive, *rest)
+
+    monkeypatch.setattr(planning, "list_archive", noting)
+    files = {f"{i}.wav": bytes([i]) * 4000 for i in range(3)}
+    _tar(tmp_path / "a.tar", files)
+    with zipfile.ZipFile(tmp_path / "b.zip", "w") as packed:
+        for name, data in files.items():
+            packed.writestr(name, data)
+    parameters = CorpusParameters(sources=[str(tmp_path / "a.tar"), str(tmp_path / "b.zip")], destination="/nowhere")
+
+    def again(published: Published, **changes: Any) -> tuple[list[str], list[str]]:
+        """What is listed, and which members are to do."""
+        listed.clear()
+        return sorted(_todo(_plan(parameters.model_copy(update=changes), published))), sorted(listed)
+
+    first = _plan(parameters)
+    done = _publish(first)
+    assert again(done) == ([], [])
+    assert _plan(parameters, done).skipped == {str(tmp_path / "a.tar"): 3, str(tmp_path / "b.zip"): 3}
+    everything = sorted([*files, *files])
+    assert again(done, reprocess=True) == (everything, ["a.tar", "b.zip"])
+    # not all of it is done: a shard failed, say
+    assert again(replace(done, archives=frozenset())) == ([], ["a.tar", "b.zip"])
+    (tmp_path / "metadata.csv").write_text("file_name,text\n1.wav,one\n")  # speaks of both archives
+    assert again(done) == (["1.wav", "1.wav"], ["a.tar", "b.zip"])
+    done = _publish(_plan(parameters))
+    assert again(done) == ([], [])
+    _tar(tmp_path / "a.tar", {**files, "new.wav": b"\7" * 99})
+    assert again(done) == (["new.wav"], ["a.tar"])
 
 
 def test_content_tells_versions_of_reproducible_tars_apart(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from schemas.config import Layout, Storage
 from schemas.errors import VoxmillError
 from schemas.manifest import ArchiveCounts, RunManifest
+from schemas.reasons import Reason
 from schemas.records import Archive, ErrorCounts, Plan, Receipt, Shard, StagedFile, StageTime
 from schemas.records import Layout as ArchiveLayout
 from schemas.tables import LEDGER, TABLES
@@ -21,7 +22,9 @@ from workers.ledger import published, runs_in_force, superseded
 from workers.parquet import to_bytes
 from workers.publishing import check_counts, write_parts
 from workers.receipts import Staging, from_json, to_json
+from workers.sources.entries import archive_reject
 from workers.storage import put_bytes
+from workers.unchanged import done_archives
 
 STORAGE = Storage()
 
@@ -108,25 +111,65 @@ def test_a_staged_file_that_has_gone_is_told_in_one_line(tmp_path: Path, ray_ses
         assert "\n" not in str(told.value)
 
 
-def publish_ledger(destination: Path, run_id: str, fingerprint: str, members: dict[str, str]) -> pa.Table:
+def publish_ledger(
+    destination: Path,
+    run_id: str,
+    fingerprint: str,
+    members: dict[str, str],
+    archive: str = "A",
+    whole: bool = True,
+    rows: list[tuple[str, str]] | None = None,
+) -> pa.Table:
+    """A published run of ``/a.tar`` in its version ``archive``; ``rows`` in place of ``members`` may repeat a name."""
     layout = Layout(destination=str(destination))
-    rows = [
+    ledger = [
         {"archive": "/a.tar", "member": name, "member_key": key, "side": "s", "status": "published", "shard_id": "x"}
-        for name, key in members.items()
+        for name, key in rows or members.items()
     ]
-    table = pa.Table.from_pylist(rows, LEDGER)
+    table = pa.Table.from_pylist(ledger, LEDGER)
     (destination / "_runs").mkdir(exist_ok=True)
     (destination / f"_runs/{run_id}.members.parquet").write_bytes(to_bytes("members", table))
     counts = {"members_in": len(members), "members_published": 0, "members_rejected": 0, "utterances": 0, "hours": 0}
-    archive = ArchiveCounts(uri="/a.tar", id="A", layout="tar", whole=True, **counts)  # type: ignore[arg-type]
+    of_it = ArchiveCounts(uri="/a.tar", id=archive, layout="tar", whole=whole, **counts)  # type: ignore[arg-type]
     manifest = RunManifest(
         run_id=run_id, run_date="2026-01-01", status="published", fingerprint=fingerprint, parameters={}, started_at="",
         finished_at="", members_in=0, members_published=0, members_rejected=0, utterances=0, hours=0, wall_s=0,
-        real_time_factor=0, archives=[archive], reject_reasons={}, word_errors=[], stages={}, files=[], digests={},
+        real_time_factor=0, archives=[of_it], reject_reasons={}, word_errors=[], stages={}, files=[], digests={},
         versions={},
     )  # fmt: skip
     Path(layout.manifest(run_id)).write_text(manifest.model_dump_json())
     return table
+
+
+def test_an_archive_is_known_as_a_whole_while_its_last_run_left_nothing_to_do(tmp_path: Path) -> None:
+    def known(fingerprint: str = "f") -> set[str]:
+        return set(published(runs_in_force(str(tmp_path), STORAGE), fingerprint).archives)
+
+    publish_ledger(tmp_path, "1", "f", {"x": "1"}, whole=False)  # a shard of it failed
+    assert known() == set()
+    publish_ledger(tmp_path, "2", "f", {}, rows=[("y", "1"), ("y", "1")])  # a duplicate is named twice
+    assert known() == {"A"}
+    assert known("g") == set()
+    publish_ledger(tmp_path, "3", "f", {})  # it was skipped: there were other archives to do
+    assert known() == {"A"}
+    publish_ledger(tmp_path, "4", "f", {"y": "2"}, archive="B")
+    assert known() == {"B"}  # A is no longer what is published, should it come back
+    unreachable = archive_reject("/a.tar", Reason.SOURCE_UNREACHABLE, "the store did not answer").member_key
+    publish_ledger(tmp_path, "5", "f", {"": unreachable}, archive="C")  # found, but not listed
+    assert known() == set()
+    publish_ledger(tmp_path, "6", "f", {"z": "1"}, archive="C")
+    assert known() == {"C"}
+    publish_ledger(tmp_path, "7", "g", {"x": "1"}, archive="C", whole=False)  # other settings took some of it over
+    assert (known(), known("g")) == (set(), set())
+
+
+def test_a_member_that_is_to_be_tried_again_keeps_its_archive_open(tmp_path: Path) -> None:
+    publish_ledger(tmp_path, "1", "f", {"x": "1", "y": "1"})
+    runs = runs_in_force(str(tmp_path), STORAGE)
+    members = published(runs, "f").members
+    assert done_archives(runs, "f", members) == {"A"}
+    del members["/a.tar", "y"]
+    assert done_archives(runs, "f", members) == set()
 
 
 def test_a_later_run_supersedes_members_it_has_done_again(tmp_path: Path) -> None:

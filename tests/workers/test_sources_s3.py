@@ -9,12 +9,14 @@ from threading import Thread
 from typing import Any
 
 import pytest
-from source_archives import clips, contents, listed, sides, streamed, tar_bytes, zip_bytes
+import s3fs
+from source_archives import clips, contents, listed, one, sides, streamed, tar_bytes, write, zip_bytes
 
 from schemas.config import Storage
 from schemas.reasons import Reason
 from schemas.records import Layout
 from workers.sources.discover import discover
+from workers.sources.listing import list_archive
 from workers.sources.store import StoreError, StoreFile
 
 
@@ -61,6 +63,37 @@ def test_growth_is_seen_by_a_process_that_has_listed_before(s3: Any, shared_data
     (after,) = discover([f"{bucket}/p"], storage).archives
     assert before.id != after.id
     assert [m.name for m in listed(f"{bucket}/p", storage).members] == ["a.wav", "b.wav"]
+
+
+@pytest.mark.parametrize(
+    ("count", "size", "share", "requests"),
+    [(60, 300_000, 0.06, 63), (2_000, 5_000, 1.1, 25), (400, 40_000, 1.1, 40)],
+)
+def test_a_tar_is_listed_from_little_more_than_its_headers(
+    count: int, size: int, share: float, requests: int, s3: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Any
+) -> None:
+    """Large members are leapt over; small ones are read over, with many of them to a request."""
+    fetched: list[int] = []
+    fetch = s3fs.core.S3File._fetch_range
+
+    def counting(self: Any, start: int, end: int) -> bytes:
+        fetched.append(end - start)
+        return fetch(self, start, end)  # type: ignore[no-any-return]
+
+    storage, bucket = Storage(**s3.storage), s3.bucket("headers")
+    files = [(f"{i}.wav", i.to_bytes(4, "big") * (size // 4)) for i in range(count)]
+    packed = tar_bytes(files)
+    s3.put(f"{bucket}/a.tar", packed)
+    archive = one(f"{bucket}/a.tar", storage)
+    monkeypatch.setattr(s3fs.core.S3File, "_fetch_range", counting)
+    found = list_archive(archive, storage, 10_000_000)
+    assert (len(found.members), found.rejects, found.problems) == (count, (), ())
+    assert sum(fetched) < share * len(packed)
+    assert len(fetched) <= requests
+    local = listed(write(tmp_path, [("a.tar", packed)]) / "a.tar")
+    assert [(m.name, m.version, m.offset) for m in found.members] == [
+        (m.name, m.version, m.offset) for m in local.members
+    ]
 
 
 @pytest.fixture

@@ -17,6 +17,7 @@ from workers.sources.beside import Beside
 from workers.sources.entries import archive_reject
 from workers.sources.folder import Infos, is_pattern, objects, root_of, version_of_all
 from workers.sources.kinds import Kind, is_archive_name, kind_of
+from workers.sources.published import SKIPPED_WHOLE
 from workers.sources.sniff import layout_of
 from workers.sources.store import ArchiveError, StoreError, StoreFile, uri_of, version_of
 from workers.storage import absolute_url, open_filesystem
@@ -124,7 +125,7 @@ def _not_covered(archives: Iterable[Archive]) -> list[Archive]:
 
 
 def _with_sidecars(archive: Archive, beside: Beside) -> Archive:
-    """A stream is skipped by its version alone, so that has to change with the references beside it, too."""
-    if archive.layout is not Layout.STREAM or not (versions := beside.versions(archive)):
+    """An archive is skipped by its version alone, so that has to change with the references beside it, too."""
+    if archive.layout not in SKIPPED_WHOLE or not (versions := beside.versions(archive)):
         return archive
     return replace(archive, version=f"{archive.version}+{stable_id('beside', versions, length=8)}")

@@ -69,7 +69,7 @@ def list_archive(archive: Archive, storage: Storage, max_bytes: int, beside: Bes
 
 def _entries(archive: Archive, storage: Storage) -> Iterator[Entry]:
     if archive.layout is Layout.TAR:
-        with StoreFile(archive.uri, storage) as file:
+        with StoreFile(archive.uri, storage, leaps=True) as file:
             yield from (entry for entry, _ in tar.entries(file, archive.uri, archive.size))
     elif archive.layout is Layout.ZIP:
         with StoreFile(archive.uri, storage) as file:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -11,7 +12,7 @@ from schemas.records import Archive, Discovery, Layout, Plan, Published, Reject,
 from workers.sources.beside import Beside
 from workers.sources.entries import MB
 from workers.sources.listing import Listing, list_archive
-from workers.sources.published import is_done, is_refused
+from workers.sources.published import is_done, is_refused, is_unchanged
 from workers.sources.shards import cut
 
 THREADS = 8  # archives listed at once
@@ -29,16 +30,19 @@ class _Part:
 def make_plan(discovery: Discovery, fingerprint: str, parameters: CorpusParameters, published: Published) -> Plan:
     """What is to be done: shards in archive order, without what ``published`` holds for the same settings.
 
-    A member is left out while its content and its side data are as published, a refusal while it still stands; a
-    one-way stream while the whole archive is. Sources that cannot be reached are reported every time.
-    Raises nothing for bad input.
+    A member is left out while its content and its side data are as published, a refusal while it still stands. A tar,
+    zip or one-way stream that is done and unchanged is not opened. Sources that cannot be reached are reported every
+    time. Raises nothing for bad input.
     """
     known = Published() if parameters.reprocess else published
+    counts = Counter(uri for uri, member in known.members if member)
     beside = Beside(parameters.storage)
 
     def part(archive: Archive) -> _Part:
+        if is_unchanged(archive, known):
+            return _Part(skipped=counts[archive.uri])
         if archive.layout is Layout.STREAM:
-            return _stream(archive, fingerprint, known)
+            return _stream(archive, fingerprint)
         max_bytes = parameters.recipe.audio.max_member_mb * MB
         listing = list_archive(archive, parameters.storage, max_bytes, beside)
         return _listed(archive, listing, fingerprint, parameters, known)
@@ -55,9 +59,7 @@ def make_plan(discovery: Discovery, fingerprint: str, parameters: CorpusParamete
     )
 
 
-def _stream(archive: Archive, fingerprint: str, known: Published) -> _Part:
-    if archive.id in known.archives:
-        return _Part(skipped=sum(uri == archive.uri for uri, _ in known.members))
+def _stream(archive: Archive, fingerprint: str) -> _Part:
     shard = Shard(stable_id("stream", archive.id, fingerprint), archive, fingerprint, is_stream=True)
     return _Part(shards=(shard,))
 

@@ -3,9 +3,21 @@
 from __future__ import annotations
 
 from schemas.reasons import Reason
-from schemas.records import Member, Published, Reject
+from schemas.records import Archive, Layout, Member, Published, Reject
 
-_STORE_REASONS = (Reason.SOURCE_MISSING, Reason.SOURCE_UNREACHABLE, Reason.ACCESS_DENIED)
+STORE_REASONS = (Reason.SOURCE_MISSING, Reason.SOURCE_UNREACHABLE, Reason.ACCESS_DENIED)  # of a whole source
+
+
+SKIPPED_WHOLE = (Layout.TAR, Layout.ZIP, Layout.STREAM)  # one object each, so its version speaks for all members
+
+
+def is_unchanged(archive: Archive, published: Published) -> bool:
+    """Whether ``published`` holds all of ``archive`` as it is now, so that it need not be opened.
+
+    Where the store gives neither ETag nor time, a tar or zip has to be listed to see whether it is still the same.
+    """
+    is_told = bool(archive.version.partition("+")[0]) or archive.layout is Layout.STREAM
+    return archive.layout in SKIPPED_WHOLE and is_told and archive.id in published.archives
 
 
 def is_done(member: Member, archive_uri: str, published: Published, *, is_side_final: bool = True) -> bool:
@@ -26,7 +38,7 @@ def is_refused(reject: Reject, published: Published) -> bool:
 
     A source that the store does not give is never known: someone has to see to it, however often it was reported.
     """
-    if not reject.member and reject.reason in _STORE_REASONS:
+    if not reject.member and reject.reason in STORE_REASONS:
         return False
     known = published.members.get((reject.archive, reject.member))
     return known is not None and known[0] == reject.member_key
