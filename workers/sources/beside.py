@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import posixpath
 import re
+from bisect import bisect_left
 from threading import Lock
 from typing import Any
 
@@ -36,6 +37,8 @@ class Beside:
         self._storage = storage
         self._lock = Lock()
         self._folders: dict[str, dict[str, dict[str, Any]]] = {}
+        self._infos: dict[str, dict[str, Any]] = {}  # of all folders: a web page's links may lead out of its own
+        self._names: dict[str, tuple[dict[str, str], list[str], list[str]]] = {}
         self._tables: dict[str, Table] = {}
 
     def references(self, archive: Archive) -> References:
@@ -51,7 +54,7 @@ class Beside:
     def versions(self, archive: Archive) -> list[list[str]]:
         """Names and versions of what lies beside; empty where nothing does."""
         files = self._files(archive)
-        return [[name, version_of(self._folders[posixpath.dirname(uri)][uri])] for name, uri in files]
+        return [[name, version_of(self._infos[uri])] for name, uri in files]
 
     def _is_pattern(self, archive: Archive) -> bool:
         fs, path = open_filesystem(archive.uri, self._storage)
@@ -68,12 +71,15 @@ class Beside:
         own = base if archive.layout is Layout.FOLDER else own
         # A folder beside which tables lie is their audio only where its name says so (Common Voice's clips/).
         shares = archive.layout is not Layout.FOLDER or base.lower() in AUDIO_FOLDERS
-        found = []
-        for uri, info in self._folder(folder).items():
-            name = posixpath.basename(uri)
-            is_own = name.startswith(f"{own}.") and is_wanted(name, int(info.get("size") or 0))
-            if is_own or (shares and _COMMON.match(name)):
-                found.append((name, uri))
+        infos = self._folder(folder)
+        uris, names, common = self._names_in(folder)
+        beside = set(common if shares else ())
+        for name in names[bisect_left(names, f"{own}.") :]:  # a folder may hold archives by the ten thousand
+            if not name.startswith(f"{own}."):
+                break
+            if is_wanted(name, int(infos[uris[name]].get("size") or 0)):
+                beside.add(name)
+        found = [(name, uris[name]) for name in sorted(beside)]
         # FLEURS: audio/test.tar.gz and test.tsv beside audio/
         if posixpath.basename(folder).lower() in AUDIO_FOLDERS and archive.layout is not Layout.FILE:
             above = self._folder(posixpath.dirname(folder))
@@ -92,7 +98,17 @@ class Beside:
         with self._lock:
             if url not in self._folders:
                 self._folders[url] = self._list(url)
+                self._infos |= self._folders[url]
             return self._folders[url]
+
+    def _names_in(self, url: str) -> tuple[dict[str, str], list[str], list[str]]:
+        """The files of a folder: URIs by name, names sorted, and those among them that all corpora use."""
+        infos = self._folder(url)
+        with self._lock:
+            if url not in self._names:
+                uris = {posixpath.basename(uri): uri for uri in infos}
+                self._names[url] = uris, sorted(uris), [name for name in uris if _COMMON.match(name)]
+            return self._names[url]
 
     def _list(self, url: str) -> dict[str, dict[str, Any]]:
         if not url or url.endswith(":/"):  # above a bucket, or above the root
