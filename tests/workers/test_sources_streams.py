@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import gzip
 import random
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from source_archives import COMPRESSORS, LIMITS, MAX_BYTES, clips, listed, one, sides, streamed, tar_bytes
+from source_archives import COMPRESSORS, LIMITS, MAX_BYTES, Files, clips, listed, one, sides, streamed, tar_bytes
 
 from schemas.config import Sharding, Storage
 from schemas.reasons import Reason
 from schemas.records import Layout, Published
+from workers.sources.listing import with_side
 from workers.sources.store import StoreError
-from workers.sources.stream import read_stream
+from workers.sources.stream import LateReferences, StreamShard, read_stream
+from workers.sources.tables import Side
 
 SMALL = Sharding(max_members=4)
 
@@ -104,6 +107,109 @@ def test_a_grown_stream_gives_only_what_is_new(tmp_path: Path, shared_data: Path
     shards, _ = streamed(path, skip=Published(held))
     assert [m.name for shard in shards for m, _ in shard.payloads] == ["4.wav", "5.wav"]
     assert not [r for shard in shards for r in shard.shard.rejects]
+
+
+def ledger(path: Path, shards: Sequence[StreamShard], late: Sequence[LateReferences] = ()) -> Published:
+    """What a run leaves that has published ``shards``, with the references that came ``late`` joined to them."""
+    held = {}
+    joined = {name: side for part in late for name, side in part.sides.items()}
+    for shard in (part.shard for part in shards):
+        for member in shard.members:
+            known = with_side(member, Side(*joined[member.name])) if member.name in joined else member
+            held[str(path), member.name] = (member.key(str(path)), known.side)
+        held = {(r.archive, r.member): (r.member_key, "") for r in shard.rejects} | held
+    return Published(held)
+
+
+def texts(shards: Sequence[StreamShard]) -> dict[str, str | None]:
+    return {member.name: member.text for shard in shards for member, _ in shard.payloads}
+
+
+def rejected(shards: Sequence[StreamShard]) -> dict[str, str]:
+    return {reject.member: reject.reason for shard in shards for reject in shard.shard.rejects}
+
+
+def pairs(sounds: Sequence[bytes], **changed: bytes) -> Files:
+    """WebDataset's order: 0.wav, 0.txt, 1.wav, ..."""
+    said = {f"t{at}": b"text %d" % at for at in range(len(sounds))} | changed
+    return [item for at, clip in enumerate(sounds) for item in ((f"{at}.wav", clip), (f"{at}.txt", said[f"t{at}"]))]
+
+
+@pytest.mark.parametrize("max_members", [1, 2, 100])
+def test_known_members_keep_their_sidecars(max_members: int, tmp_path: Path, shared_data: Path) -> None:
+    """Sidecars after their recordings: those of members that are passed over are no files of another kind."""
+    sounds, sharding = clips(shared_data, 6), Sharding(max_members=max_members)
+    path = tmp_path / "a.tar.gz"
+    path.write_bytes(gzip.compress(tar_bytes(pairs(sounds[:4]))))
+    published = ledger(path, *streamed(path, sharding))
+    assert streamed(path, sharding, published) == ([], [])
+    path.write_bytes(gzip.compress(tar_bytes(pairs(sounds))))
+    shards, late = streamed(path, sharding, published)
+    assert texts(shards) == {"4.wav": "text 4", "5.wav": "text 5"}
+    assert (rejected(shards), late) == ({}, [])
+
+
+@pytest.mark.parametrize("max_members", [1, 2, 100])
+def test_a_text_that_is_corrected_later_in_the_stream_is_done_again(
+    max_members: int, tmp_path: Path, shared_data: Path
+) -> None:
+    sounds, sharding = clips(shared_data, 5), Sharding(max_members=max_members)
+    path = tmp_path / "a.tar.gz"
+    twice = [("1.wav", b"a second one of this name")]
+    path.write_bytes(gzip.compress(tar_bytes([*pairs(sounds[:4]), *twice])))
+    shards, late = streamed(path, sharding)
+    assert rejected(shards) == {"1.wav": Reason.DUPLICATE_MEMBER}
+    published = ledger(path, shards, late)
+    path.write_bytes(gzip.compress(tar_bytes([*pairs(sounds, t1=b"corrected", t2=b""), *twice])))
+    shards, late = streamed(path, sharding, published)
+    assert texts(shards) == {"4.wav": "text 4", "1.wav": "corrected", "2.wav": None}
+    given = {member.name: data for shard in shards for member, data in shard.payloads}
+    assert given == {f"{i}.wav": sounds[i] for i in (1, 2, 4)}
+    assert (rejected(shards), late) == ({}, [])
+    assert [shard.shard.index for shard in shards] == list(range(len(shards)))
+    assert max(shard.shard.members_in for shard in shards) <= max_members
+    assert (shards, late) == streamed(path, sharding, published)  # a run that goes on finds the same shards
+    settled = Published(published.members | ledger(path, shards, late).members)
+    assert streamed(path, sharding, settled) == ([], [])
+
+
+@pytest.mark.parametrize("max_members", [2, 100])
+def test_a_stream_that_was_cut_gets_its_table_when_it_is_whole(
+    max_members: int, tmp_path: Path, shared_data: Path
+) -> None:
+    sounds, sharding = clips(shared_data, 4), Sharding(max_members=max_members)
+    files = [(f"{i}.wav", clip) for i, clip in enumerate(sounds)]
+    table = b"file_name,text\n" + b"".join(b"%d.wav,t%d\n" % (i, i) for i in range(4))
+    whole = tar_bytes([*files, ("metadata.csv", table)])
+    cut = whole[: len(tar_bytes(files[:3])) // 512 * 512 - 8192]
+    path = tmp_path / "a.tar.gz"
+    path.write_bytes(gzip.compress(cut))
+    shards, late = streamed(path, sharding)
+    assert set(rejected(shards).values()) == {Reason.ARCHIVE_TRUNCATED}
+    assert texts(shards) == {"0.wav": None, "1.wav": None}
+    published = ledger(path, shards, late)
+    path.write_bytes(gzip.compress(whole))
+    shards, late = streamed(path, sharding, published)
+    assert texts(shards) == {f"{i}.wav": f"t{i}" for i in (2, 3, 0, 1)}
+    assert (rejected(shards), late) == ({}, [])
+    path.write_bytes(gzip.compress(cut))  # and where a later copy is cut, nothing is done again without its text
+    shards, _ = streamed(path, sharding, Published(published.members | ledger(path, shards).members))
+    assert texts(shards) == {}
+
+
+def test_known_members_with_part_of_their_references_beside(tmp_path: Path, shared_data: Path) -> None:
+    """Speakers are known at once, texts at the end: only then it shows whether a member is as published."""
+    files = [(f"{i}.wav", clip) for i, clip in enumerate(clips(shared_data, 4))]
+    sharding, path = Sharding(max_members=2), tmp_path / "a.tar.gz"
+    (tmp_path / "a.tsv").write_text("file\tspeaker\n" + "".join(f"{i}.wav\tann\n" for i in range(4)))
+    table = b"file_name,text\n" + b"".join(b"%d.wav,t%d\n" % (i, i) for i in range(4))
+    path.write_bytes(gzip.compress(tar_bytes([*files, ("metadata.csv", table)])))
+    published = ledger(path, *streamed(path, sharding))
+    assert streamed(path, sharding, published) == ([], [])
+    (tmp_path / "a.tsv").write_text("file\tspeaker\n" + "".join(f"{i}.wav\tann\n" for i in (0, 1, 3)))
+    shards, _ = streamed(path, sharding, published)
+    assert [sides(shard.shard.members) for shard in shards] == [{"2.wav": ("t2", None, None)}]
+    assert rejected(shards) == {}
 
 
 def test_a_stream_that_is_gone_is_the_stores_failure(tmp_path: Path, shared_data: Path) -> None:

@@ -93,6 +93,10 @@ class Screen:
         reason, message = (entry.reason, entry.message) if entry.reason else self._judge(member)
         return self.reject(member, reason, message) if reason else entry
 
+    def identify(self, member: Member) -> None:
+        """Know ``member`` by its content, now that it has been read: duplicates have the identity of their first."""
+        self._seen[member.name] = (member.key(self._uri), member.ordinal)
+
     def _judge(self, member: Member) -> tuple[str, str]:
         kind = kind_of(posixpath.basename(member.uri) if self._is_manifest else member.name)
         if not self._is_manifest and is_unsafe(member.name):

@@ -20,17 +20,22 @@ def is_unchanged(archive: Archive, published: Published) -> bool:
     return archive.layout in SKIPPED_WHOLE and is_told and archive.id in published.archives
 
 
+def is_known(member: Member, archive_uri: str, published: Published) -> bool:
+    """Whether ``published`` holds ``member`` as it is now, whatever its text, language and speaker."""
+    known = published.members.get((archive_uri, member.name))
+    return known is not None and known[0] == member.key(archive_uri)
+
+
 def is_done(member: Member, archive_uri: str, published: Published, *, is_side_final: bool = True) -> bool:
     """Whether ``published`` holds ``member`` as it is now, with the same text, language and speaker.
 
     Rejected at sight, a member has no side data in the ledger (""): then its key alone decides. It does so, too, where
-    side data may still come (``is_side_final`` False, in a stream) and none has come yet.
+    side data may be missing (``is_side_final`` False, in a stream that was cut) and there is none.
     """
-    known = published.members.get((archive_uri, member.name))
-    if known is None or known[0] != member.key(archive_uri):
+    if not is_known(member, archive_uri, published):
         return False
     is_open = not is_side_final and (member.text, member.language, member.speaker) == (None, None, None)
-    return is_open or known[1] in ("", member.side)
+    return is_open or published.members[archive_uri, member.name][1] in ("", member.side)
 
 
 def is_refused(reject: Reject, published: Published) -> bool:

@@ -1,4 +1,4 @@
-"""Compressed tars: read once, in order, giving shards as they fill."""
+"""Compressed tars: read in order from the start, giving shards as they fill."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from workers.sources.beside import Beside
 from workers.sources.entries import MB, Entry, Screen, archive_reject, is_wanted
 from workers.sources.kinds import Kind, kind_of
 from workers.sources.listing import refuse_sidecar, with_references, with_side
-from workers.sources.published import is_done, is_refused
+from workers.sources.published import is_done, is_known, is_refused
 from workers.sources.shards import Cutter
 from workers.sources.sniff import compression_of, decompressor
 from workers.sources.store import ArchiveError, StoreError, StoreFile
@@ -39,19 +39,20 @@ class LateReferences:
 def read_stream(
     archive: Archive, storage: Storage, fingerprint: str, sharding: Sharding, limits: AudioSettings, skip: Published
 ) -> Iterator[StreamShard | LateReferences]:
-    """Read a compressed tar from its start to its end, once.
+    """Read a compressed tar from its start to its end.
 
     Shards are cut as those of other archives are; memory holds one shard's members (those larger than ``limits``
     allow are passed over unread). Sidecars count from where they stand; what comes later than the shard of its
-    recording comes out last, as one LateReferences. Members that ``skip`` knows are passed over. A stream that ends
-    too early gives all that came before, and a reject that says so.
+    recording comes out last, as one LateReferences. Members that ``skip`` knows are passed over; those whose side data
+    turn out to be others at the end come after all that is new, from a second reading. A stream that ends too early
+    gives all that came before, and a reject that says so.
     Raises StoreError where the store fails: what has been given stays good, the stream can be read again.
     """
     yield from _Reading(archive, storage, fingerprint, sharding, limits, skip).run()
 
 
 class _Reading:
-    """One pass over one stream."""
+    """One reading of one stream, and the start of a second one where what is known of published members has changed."""
 
     def __init__(
         self,
@@ -68,6 +69,7 @@ class _Reading:
         self._cutter = Cutter(archive, fingerprint, sharding)
         self._payloads: list[tuple[Member, bytes]] = []
         self._given: dict[str, Side] = {}  # side data of recordings as their shards had it
+        self._passed: dict[str, Member] = {}  # recordings passed over: published as they are, their sidecars aside
         self._sidecars: dict[str, Member] = {}
         self._count = 0  # files met
         self._found = False  # whether there was more than sidecars of nothing
@@ -81,6 +83,7 @@ class _Reading:
         except ArchiveError as error:
             problem = self._problem(error.reason, error.message)
         late = self._late()
+        changed = self._changed(is_whole=problem is None)
         for member, _ in self._payloads:  # still to be given out: their sidecars are used
             self._references.of(member.name)
         for name in self._references.unused():
@@ -91,6 +94,7 @@ class _Reading:
             problem = self._problem(Reason.ARCHIVE_EMPTY, "no recordings and no other files in it")
         if problem is not None:
             yield from self._add(problem)
+        yield from self._again(changed)
         yield from self._emit()
         if late.sides:
             yield late
@@ -108,18 +112,20 @@ class _Reading:
             self._found = True
             yield from self._add(judged)
             return
-        member = replace(judged.member, ordinal=self._count - 1)
+        member = replace(judged.member, ordinal=self._count - 1, offset=None)
         is_sidecar = kind_of(member.name) is Kind.SIDECAR
         data = self._content(headers) if not is_sidecar or is_wanted(member.name, member.size) else b""
-        version = tar.sample_version(float(member.version), data[: tar.SAMPLE], data[-tar.SAMPLE :])
-        member = replace(member, version=version, offset=None)
+        member = replace(member, version=_version(member, data))
+        self._screen.identify(member)
         if is_sidecar:
             self._references.offer(member.name, data)
             self._sidecars[member.name] = member
             return
         self._found = True
         for piece in with_references(member, self._references):
-            if not is_done(piece, self._archive.uri, self._skip, is_side_final=False):
+            if piece.clip_start_s is None and is_known(piece, self._archive.uri, self._skip):
+                self._passed[piece.name] = piece
+            elif not is_done(piece, self._archive.uri, self._skip):
                 yield from self._add(piece, data)
 
     def _add(self, item: Member | Reject, data: bytes = b"") -> Iterator[StreamShard]:
@@ -135,7 +141,6 @@ class _Reading:
 
     def _emit(self) -> Iterator[StreamShard]:
         payloads = [(self._final(member), data) for member, data in self._payloads]
-        payloads = [(m, data) for m, data in payloads if not is_done(m, self._archive.uri, self._skip)]
         self._payloads = []
         if shard := self._cutter.close([member for member, _ in payloads]):
             yield StreamShard(shard, payloads)
@@ -156,6 +161,31 @@ class _Reading:
                 sides[name] = tuple(side)
         return LateReferences(self._archive.uri, sides)  # type: ignore[arg-type]
 
+    def _changed(self, is_whole: bool) -> dict[str, Member]:
+        """Members passed over that are not published with what their sidecars say by now. Where the stream was cut,
+        what is not there may have been in the rest: it takes nothing from a member that has it."""
+        now = {name: with_side(member, self._references.of(name).side) for name, member in self._passed.items()}
+        uri, skip = self._archive.uri, self._skip
+        return {name: one for name, one in now.items() if not is_done(one, uri, skip, is_side_final=is_whole)}
+
+    def _again(self, changed: dict[str, Member]) -> Iterator[StreamShard]:
+        """Read the stream from its start once more, up to the last of the ``changed`` members.
+
+        A member that is another one by now, or gone, is left out: the next run finds a new version of the archive.
+        """
+        left = dict(changed)
+        entries = self._entries() if left else iter(())
+        try:
+            for entry, headers in entries:
+                if member := left.pop(entry.member.name, None):
+                    data = self._content(headers)
+                    if _version(entry.member, data) == member.version:
+                        yield from self._add(member, data)
+                    if not left:
+                        return
+        except ArchiveError:
+            return
+
     def _problem(self, reason: str, message: str) -> Reject:
         reject = archive_reject(self._archive.uri, reason, message, self._archive.version)
         return replace(reject, ordinal=self._count)
@@ -173,3 +203,8 @@ class _Reading:
         if len(data) < size:
             raise tar.cut_off(self._count - 1, f"ends inside {name}")
         return data
+
+
+def _version(member: Member, data: bytes) -> str:
+    """The version of a member as listed, whose own is its time alone."""
+    return tar.sample_version(float(member.version), data[: tar.SAMPLE], data[-tar.SAMPLE :])
