@@ -25,7 +25,7 @@ class Reason(StrEnum):
     ENCRYPTED = "encrypted"  # password-protected zip member
     MEMBER_TOO_LARGE = "member_too_large"  # stored bytes over the limit
     MEMBER_UNREADABLE = "member_unreadable"  # cannot be read or fails its checksum
-    MEMBER_MISSING = "member_missing"  # a manifest names it, nothing is there
+    MEMBER_MISSING = "member_missing"  # a manifest or a listing names it, nothing (or not all of it) is there
     MANIFEST_LINE = "manifest_line"  # a manifest line that says no usable thing
 
     # decoding
@@ -48,3 +48,17 @@ class Reason(StrEnum):
     TEXT_TOO_LONG = "text_too_long"
     UNKNOWN_VOICE = "unknown_voice"  # the voice engine has none of this name
     NOTHING_PRONOUNCEABLE = "nothing_pronounceable"
+
+
+MAY_PASS = frozenset(
+    (
+        Reason.SOURCE_MISSING,
+        Reason.SOURCE_UNREACHABLE,
+        Reason.ACCESS_DENIED,  # permissions change without a new version of what they are for
+        Reason.MEMBER_MISSING,
+        Reason.DECODER_TIMEOUT,  # on a busy machine
+        Reason.OUT_OF_MEMORY,  # on a device that others use
+    )
+)
+"""Reasons that lie around a member, not in it. One rejected for such a reason while it was read, decoded or heard is
+tried again by the next run. All others hold as long as the member and the settings stay the same."""

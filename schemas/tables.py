@@ -174,13 +174,18 @@ _FIELDS: dict[str, list[tuple[str, pa.DataType, str]]] = {
 
 TABLES = tuple(_FIELDS)
 
+RETRY = "retry"  # in the ledger: rejected for a reason that may pass (schemas.reasons.MAY_PASS)
 LEDGER = pa.schema(
     [
         pa.field("archive", pa.string(), metadata={"description": "URI of the source"}),
         pa.field("member", pa.string(), metadata={"description": "member name"}),
         pa.field("member_key", pa.string(), metadata={"description": "identity of the member's content"}),
         pa.field("side", pa.string(), metadata={"description": "identity of its text, language and speaker"}),
-        pa.field("status", pa.string(), metadata={"description": "published or rejected"}),
+        pa.field(
+            "status",
+            pa.string(),
+            metadata={"description": "published, rejected, or retry: rejected, to be tried again"},
+        ),
         pa.field("shard_id", pa.string(), metadata={"description": "shard that dealt with it"}),
     ],
     metadata={b"voxmill.table": b"members", b"voxmill.schema_version": SCHEMA_VERSION.encode()},

@@ -10,6 +10,7 @@ from schemas.records import Plan, Published, Receipt, Run, Shard
 from tasks.progress import Progress
 from workers.pipeline import Job, process_shards
 from workers.receipts import Staging
+from workers.sources.published import to_skip
 from workers.sources.store import StoreError
 from workers.storage import touch
 
@@ -37,7 +38,7 @@ def process(plan: Plan, parameters: CorpusParameters, published: Published, run:
     with Progress(plan, logger) as progress:
         for receipt in kept:
             progress.update(receipt, resumed=True)
-        for receipt in process_shards(todo, job, parameters.cluster, published, done):
+        for receipt in process_shards(todo, job, parameters.cluster, to_skip(published, parameters), done):
             progress.update(receipt)
             receipts.append(receipt)
             known = {one.shard_id for one in receipts}

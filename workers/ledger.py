@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 from schemas.config import Layout, Storage
 from schemas.manifest import RunManifest, Superseded
 from schemas.records import Published
+from schemas.tables import RETRY
 from workers.sources.store import StoreError
 from workers.storage import open_filesystem
 from workers.unchanged import done_archives
@@ -52,13 +53,21 @@ def runs_in_force(destination: str, storage: Storage, kind: str = "corpus") -> l
 
 
 def published(runs: list[PastRun], fingerprint: str) -> Published:
-    """What of ``runs`` was made with these settings: the members a new run with the same settings may skip."""
+    """What of ``runs`` was made with these settings: the members a new run with the same settings may skip.
+
+    Members to be tried again are not among them, nor are one-way streams that have such a member: to come by it, they
+    have to be read again. Duplicates share the name of their first, and what becomes of it.
+    """
     members: dict[tuple[str, str], tuple[str, str]] = {}
     for run in runs:
         if run.manifest.fingerprint != fingerprint:
             continue
-        columns = [run.members.column(name).to_pylist() for name in ("archive", "member", "member_key", "side")]
-        members.update(((archive, member), (key, side)) for archive, member, key, side in zip(*columns, strict=True))
+        retried = run.members.filter(pc.equal(run.members.column("status"), RETRY))
+        done = _without(run.members, retried)
+        columns = [done.column(name).to_pylist() for name in ("archive", "member", "member_key", "side")]
+        for archive, member, key, side in zip(*columns, strict=True):
+            if side or (archive, member) not in members:  # a duplicate has no side of its own
+                members[archive, member] = (key, side)
     return Published(members, done_archives(runs, fingerprint, members))
 
 

@@ -7,8 +7,9 @@ from collections import Counter
 import pyarrow as pa
 
 from schemas.config import Recipe, Storage
+from schemas.reasons import MAY_PASS
 from schemas.records import ErrorCounts, Receipt
-from schemas.tables import LEDGER
+from schemas.tables import LEDGER, RETRY
 from workers.arrow import table_of
 from workers.receipts import Staging
 from workers.rows import Row, rows_of
@@ -72,6 +73,7 @@ def _ledger(work: Work) -> list[Row]:
     uri = work.shard.archive.uri
     published = {utterance.member.name for utterance in work.utterances}
     rejected = {reject.member for reject in work.rejects}
+    retried = {reject.member for reject in work.rejects if reject.reason in MAY_PASS}
     lost = [member.name for member in work.shard.members if member.name not in published | rejected]
     if lost:
         raise RuntimeError(f"{len(lost)} members are neither published nor rejected, such as {lost[0]}")
@@ -81,11 +83,11 @@ def _ledger(work: Work) -> list[Row]:
             "member": member.name,
             "member_key": member.key(uri),
             "side": member.side,
-            "status": "published" if member.name in published else "rejected",
+            "status": "published" if member.name in published else RETRY if member.name in retried else "rejected",
         }
         for member in work.shard.members
     ]
-    rows += [
+    rows += [  # refused at sight: every listing looks again
         {"archive": uri, "member": reject.member, "member_key": reject.member_key, "side": "", "status": "rejected"}
         for reject in work.shard.rejects
     ]

@@ -3,20 +3,33 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schemas.config import Layout, Storage
+from schemas.config import Layout, Recipe, Storage
 from schemas.errors import VoxmillError
 from schemas.manifest import ArchiveCounts, RunManifest
-from schemas.reasons import Reason
-from schemas.records import Archive, ErrorCounts, Plan, Receipt, Shard, StagedFile, StageTime
+from schemas.reasons import MAY_PASS, Reason
+from schemas.records import (
+    Archive,
+    ErrorCounts,
+    Member,
+    Plan,
+    Published,
+    Receipt,
+    Reject,
+    Shard,
+    StagedFile,
+    StageTime,
+)
 from schemas.records import Layout as ArchiveLayout
-from schemas.tables import LEDGER, TABLES
+from schemas.tables import LEDGER, RETRY, TABLES
 from workers.compact import Part, parts_of, write_table
 from workers.ledger import published, runs_in_force, superseded
 from workers.parquet import to_bytes
@@ -25,6 +38,8 @@ from workers.receipts import Staging, from_json, to_json
 from workers.sources.entries import archive_reject
 from workers.storage import put_bytes
 from workers.unchanged import done_archives
+from workers.work import Recording, Utterance, Work
+from workers.write import Write
 
 STORAGE = Storage()
 
@@ -119,17 +134,30 @@ def publish_ledger(
     archive: str = "A",
     whole: bool = True,
     rows: list[tuple[str, str]] | None = None,
+    retried: Sequence[str] = (),
 ) -> pa.Table:
     """A published run of ``/a.tar`` in its version ``archive``; ``rows`` in place of ``members`` may repeat a name."""
-    layout = Layout(destination=str(destination))
     ledger = [
-        {"archive": "/a.tar", "member": name, "member_key": key, "side": "s", "status": "published", "shard_id": "x"}
+        {"archive": "/a.tar", "member": name, "member_key": key, "side": "s", "shard_id": "x"}
+        | {"status": RETRY if name in retried else "published"}
         for name, key in rows or members.items()
     ]
-    table = pa.Table.from_pylist(ledger, LEDGER)
+    return publish_rows(destination, run_id, fingerprint, ledger, archive, whole)
+
+
+def publish_rows(
+    destination: Path,
+    run_id: str,
+    fingerprint: str,
+    rows: list[dict[str, str]],
+    archive: str = "A",
+    whole: bool = True,
+) -> pa.Table:
+    layout = Layout(destination=str(destination))
+    table = pa.Table.from_pylist(rows, LEDGER)
     (destination / "_runs").mkdir(exist_ok=True)
     (destination / f"_runs/{run_id}.members.parquet").write_bytes(to_bytes("members", table))
-    counts = {"members_in": len(members), "members_published": 0, "members_rejected": 0, "utterances": 0, "hours": 0}
+    counts = {"members_in": len(rows), "members_published": 0, "members_rejected": 0, "utterances": 0, "hours": 0}
     of_it = ArchiveCounts(uri="/a.tar", id=archive, layout="tar", whole=whole, **counts)  # type: ignore[arg-type]
     manifest = RunManifest(
         run_id=run_id, run_date="2026-01-01", status="published", fingerprint=fingerprint, parameters={}, started_at="",
@@ -184,6 +212,55 @@ def test_a_later_run_supersedes_members_it_has_done_again(tmp_path: Path) -> Non
     replaced = {one.run_id: (one.members, one.whole) for one in superseded(runs, third)}
     assert replaced == {"1": (1, True), "2": (1, False)}
     assert published(runs_in_force(destination, STORAGE), "old").archives == frozenset()
+
+
+def test_members_rejected_for_what_may_pass_are_not_done(tmp_path: Path) -> None:
+    publish_ledger(tmp_path, "1", "f", {"x": "1", "y": "1", "z": "1"}, retried="y")
+    runs = runs_in_force(str(tmp_path), STORAGE)
+    assert published(runs, "f") == Published({("/a.tar", "x"): ("1", "s"), ("/a.tar", "z"): ("1", "s")})
+    again = publish_ledger(tmp_path, "2", "f", {"y": "1"}, retried="y")  # once more in vain: nothing else is done again
+    assert [(one.run_id, one.members, one.whole) for one in superseded(runs, again)] == [("1", 1, False)]
+    runs = runs_in_force(str(tmp_path), STORAGE)
+    assert published(runs, "f") == Published({("/a.tar", "x"): ("1", "s"), ("/a.tar", "z"): ("1", "s")})
+    done = publish_ledger(tmp_path, "3", "f", {"y": "1"})
+    assert [(one.run_id, one.members, one.whole) for one in superseded(runs, done)] == [("2", 1, True)]
+    known = published(runs_in_force(str(tmp_path), STORAGE), "f")
+    assert known == Published({("/a.tar", name): ("1", "s") for name in "xyz"}, frozenset("A"))
+
+
+def test_duplicates_are_done_and_undone_with_their_first(tmp_path: Path) -> None:
+    first = {"archive": "/a.tar", "member": "x", "member_key": "1", "side": "s", "shard_id": "x"}
+    duplicate = first | {"side": "", "status": "rejected"}
+    publish_rows(tmp_path, "1", "f", [first | {"status": RETRY}, duplicate])
+    assert published(runs_in_force(str(tmp_path), STORAGE), "f") == Published()
+    publish_rows(tmp_path, "2", "f", [first | {"status": "published"}, duplicate])
+    assert published(runs_in_force(str(tmp_path), STORAGE), "f").members == {("/a.tar", "x"): ("1", "s")}
+
+
+def test_the_ledger_tells_rejects_that_may_pass(tmp_path: Path) -> None:
+    reasons = [None, *Reason]
+    members = tuple(Member(f"{at}.wav", 1, "/a") for at in range(len(reasons)))
+    at_sight = Reject("/a", "folder", "list", Reason.ACCESS_DENIED, "", "key")
+    shard = Shard("s", Archive("/a", ArchiveLayout.FOLDER), "f", members, (at_sight,))
+    work = Work(shard, 16_000)
+    heard = Recording("WAV/PCM_16", 16_000, 1, 1.0)
+    work.utterances = [Utterance(members[0], heard, None, 0.0, 1.0, np.zeros(16_000, np.float32))]
+    work.reject("transcribe", members[0], Reason.OUT_OF_MEMORY, "one of two engines", work.utterances[0])
+    for member, reason in zip(members[1:], Reason, strict=True):
+        work.reject("decode", member, reason, "why")
+    receipt = Write(Recipe(), str(tmp_path), STORAGE)(work)
+    assert (receipt.members_in, receipt.members_published, receipt.members_rejected) == (
+        len(reasons) + 1,
+        1,
+        len(reasons),
+    )
+    rows = Staging(str(tmp_path), STORAGE).rows(receipt, "members")
+    status = {row["member"]: row["status"] for row in rows}
+    assert status.pop("0.wav") == "published"
+    assert status.pop("folder") == "rejected"  # every listing looks again
+    retried = {reason for member, reason in zip(members, reasons, strict=True) if status.get(member.name) == RETRY}
+    assert retried == MAY_PASS
+    assert set(status.values()) == {RETRY, "rejected"}
 
 
 def test_what_is_written_in_one_put_is_whole_or_absent(tmp_path: Path) -> None:

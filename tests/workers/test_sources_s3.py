@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import gzip
+import pickle
 from collections.abc import Iterator
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
 from typing import Any
@@ -12,11 +14,14 @@ import pytest
 import s3fs
 from source_archives import clips, contents, listed, one, sides, streamed, tar_bytes, write, zip_bytes
 
-from schemas.config import Storage
+from schemas.config import Sharding, Storage
+from schemas.errors import MemberError
 from schemas.reasons import Reason
 from schemas.records import Layout
 from workers.sources.discover import discover
 from workers.sources.listing import list_archive
+from workers.sources.read import read_members
+from workers.sources.shards import cut
 from workers.sources.store import StoreError, StoreFile
 
 
@@ -96,13 +101,13 @@ def test_a_tar_is_listed_from_little_more_than_its_headers(
     ]
 
 
-@pytest.fixture
-def refusing() -> Iterator[str]:
-    """A store that answers every request with 403, as S3 does to credentials it does not accept."""
+@contextmanager
+def refusal(code: str, message: str) -> Iterator[str]:
+    """A store that answers every request with 403 and this error, as S3 does."""
 
     class Refuse(BaseHTTPRequestHandler):
         def _refuse(self) -> None:
-            body = b"<Error><Code>InvalidAccessKeyId</Code><Message>No such key id</Message></Error>"
+            body = f"<Error><Code>{code}</Code><Message>{message}</Message></Error>".encode()
             self.send_response(403)
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
@@ -117,10 +122,67 @@ def refusing() -> Iterator[str]:
     server = ThreadingHTTPServer(("127.0.0.1", 0), Refuse)
     thread = Thread(target=server.serve_forever, daemon=True)
     thread.start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    server.server_close()
-    thread.join()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+@pytest.fixture
+def refusing() -> Iterator[str]:
+    """A store that does not accept these credentials."""
+    with refusal("InvalidAccessKeyId", "No such key id") as url:
+        yield url
+
+
+@pytest.mark.parametrize(
+    ("code", "is_general"),
+    [
+        ("ExpiredToken", True),
+        ("RequestTimeTooSkewed", True),
+        ("InvalidAccessKeyId", True),
+        ("SignatureDoesNotMatch", True),
+        ("AccessDenied", False),
+        ("InvalidObjectState", False),  # one object that lies in Glacier
+    ],
+)
+def test_credentials_that_expire_fail_the_shard_and_no_member(
+    code: str, is_general: bool, s3: Any, shared_data: Any
+) -> None:
+    """What is listed with good credentials is read with bad ones."""
+    storage, bucket = Storage(**s3.storage), s3.bucket("expiring")
+    for i, clip in enumerate(clips(shared_data, 3)):
+        s3.put(f"{bucket}/p/{i}.wav", clip)
+    s3.put(f"{bucket}/m.jsonl", b'{"audio_filepath": "p/1.wav"}\n')
+    for source, count in ((f"{bucket}/p", 3), (f"{bucket}/m.jsonl", 1), (f"{bucket}/p/0.wav", 1)):
+        archive = one(source, storage)
+        (shard,) = cut(archive, listed(source, storage).members, (), "f", Sharding())
+        with refusal(code, "The provided token has expired.") as url:
+            if is_general:
+                with pytest.raises(StoreError, match=r"^s3://.*access denied.*Check the credentials") as raised:
+                    list(read_members(shard, Storage(endpoint_url=url)))
+                assert pickle.loads(pickle.dumps(raised.value)).is_general
+                continue
+            read = list(read_members(shard, Storage(endpoint_url=url)))
+        assert [getattr(error, "reason", None) for _, error in read] == [Reason.ACCESS_DENIED] * count
+
+
+def test_what_is_gone_costs_itself_unless_its_bucket_is(s3: Any, shared_data: Any) -> None:
+    storage, bucket = Storage(**s3.storage), s3.bucket("going")
+    for i, clip in enumerate(clips(shared_data, 2)):
+        s3.put(f"{bucket}/p/{i}.wav", clip)
+    archive = one(f"{bucket}/p", storage)
+    (shard,) = cut(archive, listed(f"{bucket}/p", storage).members, (), "f", Sharding())
+    s3.filesystem().rm(f"{bucket}/p/0.wav")
+    lost, kept = (data for _, data in read_members(shard, storage))
+    assert isinstance(kept, bytes)
+    assert isinstance(lost, MemberError)
+    assert lost.reason == Reason.MEMBER_MISSING
+    s3.filesystem().rm(bucket, recursive=True)
+    with pytest.raises(StoreError, match="no such bucket"):
+        list(read_members(shard, storage))
 
 
 def test_refusals_are_one_line_that_says_what_to_do(s3: Any, refusing: str, monkeypatch: pytest.MonkeyPatch) -> None:

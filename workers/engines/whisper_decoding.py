@@ -213,6 +213,6 @@ def decode_batch(
     for start in range(0, len(features), size):
         task = BatchDecodingTask(model, options, languages[start : start + size], uniforms)
         found = task.run(features[start : start + size])
-        heard = [dict([one]) for one in task.heard] or [None] * len(found)
+        heard: list[dict[str, float] | None] = [dict([one]) for one in task.heard] or [None] * len(found)
         results += [replace(one, language_probs=probs) for one, probs in zip(found, heard, strict=True)]
     return results

@@ -177,7 +177,7 @@ def _info(uri: str, storage: Storage) -> Info:
 
 def _found(member: Member, info: Info) -> Entry:
     if isinstance(info, StoreError):
-        if info.reason == Reason.SOURCE_UNREACHABLE:
+        if info.is_general and info.reason != Reason.SOURCE_MISSING:
             raise info
         is_missing = info.reason == Reason.SOURCE_MISSING
         reason = Reason.MEMBER_MISSING if is_missing else Reason.ACCESS_DENIED

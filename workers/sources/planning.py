@@ -12,7 +12,7 @@ from schemas.records import Archive, Discovery, Layout, Plan, Published, Reject,
 from workers.sources.beside import Beside
 from workers.sources.entries import MB
 from workers.sources.listing import Listing, list_archive
-from workers.sources.published import is_done, is_refused, is_unchanged
+from workers.sources.published import is_done, is_refused, is_unchanged, to_skip
 from workers.sources.shards import cut
 
 THREADS = 8  # archives listed at once
@@ -34,7 +34,7 @@ def make_plan(discovery: Discovery, fingerprint: str, parameters: CorpusParamete
     zip or one-way stream that is done and unchanged is not opened. Sources that cannot be reached are reported every
     time. Raises nothing for bad input.
     """
-    known = Published() if parameters.reprocess else published
+    known = to_skip(published, parameters)
     counts = Counter(uri for uri, member in known.members if member)
     beside = Beside(parameters.storage)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from schemas.config import CorpusParameters
 from schemas.reasons import Reason
 from schemas.records import Archive, Layout, Member, Published, Reject
 
@@ -18,6 +19,11 @@ def is_unchanged(archive: Archive, published: Published) -> bool:
     """
     is_told = bool(archive.version.partition("+")[0]) or archive.layout is Layout.STREAM
     return archive.layout in SKIPPED_WHOLE and is_told and archive.id in published.archives
+
+
+def to_skip(published: Published, parameters: CorpusParameters) -> Published:
+    """What of ``published`` a run may leave out: nothing where it is to process all of it again."""
+    return Published() if parameters.reprocess else published
 
 
 def is_known(member: Member, archive_uri: str, published: Published) -> bool:

@@ -41,7 +41,7 @@ def read_members(shard: Shard, storage: Storage) -> Iterator[Content]:
     """Each of the shard's members, in order, with its bytes, or with why it has none (MemberError).
 
     Memory is bounded by :data:`WINDOW` and the largest member, not by the shard. Raises StoreError where the store
-    fails as a whole (out of reach, archive denied or gone): the shard can be tried again.
+    fails as a whole (out of reach, credentials expired, archive denied or gone): the shard can be tried again.
     """
     yield from read_contents(shard.members, shard.archive.layout, storage)
 
@@ -110,7 +110,7 @@ def _serve(request: _Request, layout: Layout, storage: Storage) -> list[Content]
         data: bytes = fs.cat_file(path, start=request.start, end=request.end)
     except Exception as error:  # whatever a backend raises
         problem = StoreError(error, request.uri)
-        if request.start is not None or problem.reason == Reason.SOURCE_UNREACHABLE:
+        if request.start is not None or problem.is_general:
             raise problem from error
         lost = problem.reason == Reason.SOURCE_MISSING
         reason = Reason.MEMBER_MISSING if lost else Reason.ACCESS_DENIED
@@ -131,7 +131,7 @@ def _content(member: Member, layout: Layout, data: bytes, start: int | None) -> 
         stored = data[begin : begin + size]
         if len(stored) < size:
             message = f"{len(stored):,} of {size:,} bytes are there; the archive is cut or has changed: run again"
-            raise MemberError(Reason.MEMBER_UNREADABLE, message)
+            raise MemberError(Reason.MEMBER_MISSING, message)
         return zip.inflate(member, stored) if layout is Layout.ZIP else stored
     except MemberError as error:
         return error

@@ -26,30 +26,54 @@ class ArchiveError(MemberError):
 
 
 class StoreError(VoxmillError):
-    """The store, not the data, failed: missing, denied or out of reach. ``reason`` is a code of Reason."""
+    """The store, not the data, failed: missing, denied or out of reach. ``reason`` is a code of Reason.
+
+    ``is_general``: not for the sake of this one object; what is asked for next would fail as well.
+    """
 
     def __init__(self, error: Exception, uri: str) -> None:
         self.reason, what, do = _explain(error)
+        self.is_general = self.reason == Reason.SOURCE_UNREACHABLE or _has_no_access(error)
         super().__init__(what, uri, do)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _restore, (self.reason, self.what, self.where, self.do)
+        return _restore, (self.reason, self.is_general, self.what, self.where, self.do)
 
 
-def _restore(reason: Reason, what: str, where: str, do: str) -> StoreError:
+def _restore(reason: Reason, is_general: bool, what: str, where: str, do: str) -> StoreError:
     error = StoreError.__new__(StoreError)
     VoxmillError.__init__(error, what, where, do)
-    error.reason = reason
+    error.reason, error.is_general = reason, is_general
     return error
+
+
+# botocore's errors where there are no credentials, or none that can be used
+_NO_CREDENTIALS = frozenset(
+    ("NoCredentialsError", "PartialCredentialsError", "CredentialRetrievalError", "ProfileNotFound",
+     "NoAuthTokenError", "TokenRetrievalError", "UnauthorizedSSOTokenError", "SSOTokenLoadError")
+)  # fmt: skip
+# S3's codes that speak of credentials, clock, account or bucket. s3fs makes the same errors of them as of an object's.
+_NO_ACCESS = frozenset(
+    ("ExpiredToken", "ExpiredTokenException", "InvalidToken", "TokenRefreshRequired", "InvalidAccessKeyId",
+     "SignatureDoesNotMatch", "RequestTimeTooSkewed", "RequestExpired", "InvalidSecurity", "InvalidPayer",
+     "AccountProblem", "AllAccessDisabled", "NotSignedUp", "NoSuchBucket")
+)  # fmt: skip
+
+
+def _has_no_access(error: BaseException) -> bool:
+    """Whether ``error``, or what it came from, says that no object can be had this way."""
+    if type(error).__name__ in _NO_CREDENTIALS:
+        return True
+    response = getattr(error, "response", None)
+    if isinstance(response, dict) and response.get("Error", {}).get("Code") in _NO_ACCESS:
+        return True
+    return error.__cause__ is not None and _has_no_access(error.__cause__)
 
 
 def _explain(error: Exception) -> tuple[Reason, str, str]:
     """Reason, what was wrong and what to do, for any exception a store raises."""
     name, said = type(error).__name__, " ".join(str(error).split())[:200]
-    if isinstance(error, PermissionError) or name in (
-        "NoCredentialsError", "PartialCredentialsError", "CredentialRetrievalError", "ProfileNotFound",
-        "NoAuthTokenError", "TokenRetrievalError", "UnauthorizedSSOTokenError", "SSOTokenLoadError",
-    ):  # fmt: skip
+    if isinstance(error, PermissionError) or name in _NO_CREDENTIALS:
         return Reason.ACCESS_DENIED, f"access denied ({said or name})", (
             "Check the credentials (environment, storage.profile, storage.credentials_block or storage.anonymous for "
             "public buckets) and the file's or bucket's permissions"
