@@ -30,7 +30,7 @@ class Superseded(BaseModel):
 
 
 class ArchiveCounts(BaseModel):
-    """What became of one archive's members."""
+    """What became of one archive's members; or of a source that could not be read, with neither id nor layout."""
 
     uri: str
     id: str  # of this version of the archive: what an unchanged tar, zip or one-way stream is skipped by

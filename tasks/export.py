@@ -96,7 +96,7 @@ def _clips(manifest: RunManifest, parameters: ExportParameters) -> Iterator[Clip
             yield _recorded(row, blob["audio"]["bytes"], blob["sample_rate"], blob["duration_s"], parameters.text)
         return
     recipe = _recipe(manifest, destination)
-    archives = [Archive(one.uri, Layout(one.layout)) for one in manifest.archives]
+    archives = [Archive(one.uri, Layout(one.layout)) for one in manifest.archives if one.layout]
     rate = recipe.audio.sample_rate
     for row, samples in originals(rows, archives, recipe, storage):
         if isinstance(samples, str):

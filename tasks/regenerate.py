@@ -55,7 +55,7 @@ def speaking(
     rows: pa.Table, source: RunManifest, recipe: Recipe, fingerprint: str, parameters: RegenerateParameters
 ) -> Speaking:
     """Shards of the selected ``rows`` of ``utterances``."""
-    archives = tuple(Archive(one.uri, ArchiveLayout(one.layout)) for one in source.archives)
+    archives = tuple(Archive(one.uri, ArchiveLayout(one.layout)) for one in source.archives if one.layout)
     works = tuple(works_of(rows, archives, source.run_id, fingerprint, recipe, parameters.text))
     used = {work.shard.archive.uri for work in works}
     plan = Plan(

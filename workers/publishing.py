@@ -6,6 +6,7 @@ Files go under the run's own partition, where no reader looks before the manifes
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -17,7 +18,7 @@ from schemas.config import Recipe, Storage
 from schemas.errors import VoxmillError
 from schemas.ids import stable_id
 from schemas.manifest import PublishedFile, RunManifest
-from schemas.records import Plan, Receipt
+from schemas.records import Plan, Receipt, Reject
 from schemas.tables import LEDGER, schema_of
 from workers.arrow import table_of
 from workers.choice import apply_choice, choose
@@ -65,42 +66,44 @@ _REPORT = "Nothing is published. This should not happen: please report it with t
 
 
 def stage_source_rejects(plan: Plan, staging: Staging) -> list[Receipt]:
-    """Sources and archives that could not be read at all, as a shard of their own: each one member in, one rejected."""
-    if not plan.rejects:
-        return []
-    shard_id = stable_id("sources", plan.fingerprint, [dataclasses.astuple(reject) for reject in plan.rejects])
+    """Sources and archives that could not be read at all, each as a shard of its own: one member in, one rejected."""
+    by_uri: dict[str, list[Reject]] = {}
+    for reject in plan.rejects:
+        by_uri.setdefault(reject.archive, []).append(reject)
+    return [_stage_rejects_of(uri, rejects, plan.fingerprint, staging) for uri, rejects in by_uri.items()]
+
+
+def _stage_rejects_of(uri: str, rejects: Sequence[Reject], fingerprint: str, staging: Staging) -> Receipt:
+    shard_id = stable_id("source", uri, fingerprint, [dataclasses.astuple(reject) for reject in rejects])
     ledger = [
         {
-            "archive": reject.archive,
+            "archive": uri,
             "member": reject.member,
             "member_key": reject.member_key,
             "side": "",
             "status": "rejected",
             "shard_id": shard_id,
         }
-        for reject in plan.rejects
+        for reject in rejects
     ]
     files = (
-        staging.put_table(
-            shard_id, "rejects", table_of("rejects", [reject_row(one, shard_id) for one in plan.rejects])
-        ),
+        staging.put_table(shard_id, "rejects", table_of("rejects", [reject_row(one, shard_id) for one in rejects])),
         staging.put_table(shard_id, LEDGER_TABLE, pa.Table.from_pylist(ledger, LEDGER)),
     )
-    reasons = [reject.reason for reject in plan.rejects]
     receipt = Receipt(
         shard_id=shard_id,
-        archive_uri=plan.rejects[0].archive,
+        archive_uri=uri,
         index=0,
-        members_in=len(plan.rejects),
+        members_in=len(rejects),
         members_published=0,
-        members_rejected=len(plan.rejects),
+        members_rejected=len(rejects),
         utterances=0,
         audio_s=0.0,
         files=files,
-        reject_reasons={reason: reasons.count(reason) for reason in sorted(set(reasons))},
+        reject_reasons=dict(sorted(Counter(reject.reason for reject in rejects).items())),
     )
     staging.put_receipt(receipt)
-    return [receipt]
+    return receipt
 
 
 def join_late(receipts: Sequence[Receipt], recipe: Recipe, staging: Staging, storage: Storage) -> list[Receipt]:

@@ -78,24 +78,25 @@ def versions() -> dict[str, str]:
 
 
 def _archives(plan: Plan, finished: Sequence[Receipt], failed: Sequence[Receipt]) -> list[ArchiveCounts]:
+    """One per archive of the plan, then one per source that is none because it could not be read."""
     unfinished = {receipt.archive_uri for receipt in failed}
-    by_archive: dict[str, list[Receipt]] = {archive.uri: [] for archive in plan.archives}
+    known = {archive.uri: archive for archive in plan.archives}
+    by_uri: dict[str, list[Receipt]] = {uri: [] for uri in known}
     for receipt in finished:
-        by_archive.get(receipt.archive_uri, []).append(receipt)
+        by_uri.setdefault(receipt.archive_uri, []).append(receipt)
     return [
         ArchiveCounts(
-            uri=archive.uri,
-            id=archive.id,
-            layout=archive.layout,
-            whole=archive.uri not in unfinished,
+            uri=uri,
+            id=known[uri].id if uri in known else "",
+            layout=known[uri].layout if uri in known else "",
+            whole=uri in known and uri not in unfinished,
             members_in=sum(one.members_in for one in mine),
             members_published=sum(one.members_published for one in mine),
             members_rejected=sum(one.members_rejected for one in mine),
             utterances=sum(one.utterances for one in mine),
             hours=sum(one.audio_s for one in mine) / 3600,
         )
-        for archive in plan.archives
-        for mine in [by_archive[archive.uri]]
+        for uri, mine in by_uri.items()
     ]
 
 

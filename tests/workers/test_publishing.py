@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schemas.config import Layout, Recipe, Storage
+from schemas.config import CorpusParameters, Layout, Recipe, Storage
 from schemas.errors import VoxmillError
 from schemas.manifest import ArchiveCounts, RunManifest
 from schemas.reasons import MAY_PASS, Reason
@@ -24,19 +24,22 @@ from schemas.records import (
     Published,
     Receipt,
     Reject,
+    Run,
     Shard,
     StagedFile,
     StageTime,
 )
 from schemas.records import Layout as ArchiveLayout
-from schemas.tables import LEDGER, RETRY, TABLES
+from schemas.tables import LEDGER, RETRY, TABLES, schema_of
+from tasks.verify import verify_run
 from workers.compact import Part, parts_of, write_table
 from workers.ledger import published, runs_in_force, superseded
 from workers.parquet import to_bytes
-from workers.publishing import check_counts, write_parts
+from workers.publishing import check_counts, stage_source_rejects, write_parts
 from workers.receipts import Staging, from_json, to_json
 from workers.sources.entries import archive_reject
 from workers.storage import put_bytes
+from workers.summing import manifest_of
 from workers.unchanged import done_archives
 from workers.work import Recording, Utterance, Work
 from workers.write import Write
@@ -124,6 +127,35 @@ def test_a_staged_file_that_has_gone_is_told_in_one_line(tmp_path: Path, ray_ses
         with pytest.raises(VoxmillError, match=r"another run has published it meanwhile.*run again") as told:
             write_parts(some, str(tmp_path / "lake"), staging, STORAGE)
         assert "\n" not in str(told.value)
+
+
+def summed(
+    plan: Plan, receipts: list[Receipt], tmp_path: Path, started_at: str = "2026-01-01T00:00:00Z"
+) -> RunManifest:
+    parameters = CorpusParameters(sources=["/a.tar"], destination=str(tmp_path / "lake"))
+    run, quality = Run("1", "2026-01-01", started_at), schema_of("quality").empty_table()
+    return manifest_of(run, plan, parameters, receipts, [], [], quality, [])
+
+
+def test_sources_that_cannot_be_read_count_each_for_itself(tmp_path: Path) -> None:
+    """A missing source is no archive of the plan; a damaged archive is; neither bears the other's blame."""
+    rejects = (
+        archive_reject("/gone.tar", Reason.SOURCE_MISSING, "nothing there", stage="discover"),
+        archive_reject("/a.tar", Reason.ARCHIVE_TRUNCATED, "ends in the middle"),
+        archive_reject("/no*", Reason.SOURCE_MISSING, "no match", stage="discover"),
+    )
+    good = receipt("a", utterances=0, audio_s=0.0)
+    plan = dataclasses.replace(plan_of(good), rejects=rejects)
+    staging = Staging(str(tmp_path / "s"), STORAGE)
+    manifest = summed(plan, [good, *stage_source_rejects(plan, staging)], tmp_path)
+    assert [(a.uri, a.members_in, a.members_published, a.members_rejected) for a in manifest.archives] == [
+        ("/a.tar", 4, 2, 2), ("/gone.tar", 1, 0, 1), ("/no*", 1, 0, 1),
+    ]  # fmt: skip
+    assert [(a.layout, a.whole) for a in manifest.archives] == [("tar", True), ("", False), ("", False)]
+    assert (manifest.members_in, manifest.members_rejected) == (6, 4)
+    assert verify_run(manifest, str(tmp_path / "lake"), STORAGE) == []
+    assert stage_source_rejects(plan, staging) == stage_source_rejects(plan, staging)
+    assert stage_source_rejects(plan_of(good), staging) == []
 
 
 def publish_ledger(
