@@ -7,9 +7,11 @@ import os
 from pathlib import Path
 
 import pytest
-from source_archives import COMPRESSORS, Files, clips, listed, sides, streamed, tar_bytes, write, zip_bytes
+from source_archives import COMPRESSORS, Files, clips, listed, one, sides, streamed, tar_bytes, write, zip_bytes
 
+from schemas.config import Sharding
 from schemas.reasons import Reason
+from workers.sources.shards import cut
 
 Sides = dict[str, tuple[str | None, str | None, str | None]]
 CV = "client_id\tpath\tsentence\tup_votes\tage\tlocale"
@@ -126,16 +128,50 @@ def test_manifests_inside_cut_recordings_up(tmp_path: Path, shared_data: Path) -
     ]  # fmt: skip
 
 
+# (offset, duration, speaker) of a manifest's lines: close together, at once, the very same
+CUTS = [(0.05, 0.2, "a"), (0.0504, 0.2, "a"), (0.05, 0.3, "b"), (0.05, None, "b"), (1234.561, 2.0, "a"),
+        (1234.564, 2.0, "a"), (0.0, 0.2, "a"), (0.05, 0.3, "c"), (1234.561, 2.0, "a")]  # fmt: skip
+
+
+@pytest.mark.parametrize("pack", ["tar", "stream", "manifest"])
+def test_pieces_are_told_apart_and_the_same_piece_is_a_duplicate(pack: str, tmp_path: Path, shared_data: Path) -> None:
+    (clip,) = clips(shared_data, 1)
+    rows = [{"audio_filepath": "a.wav", "offset": o, "duration": d, "speaker": s} for o, d, s in CUTS]
+    sharding = Sharding(max_members=2)
+    if pack == "manifest":
+        source = write(tmp_path, [("a.wav", clip), ("m.jsonl", jsonl(*rows))]) / "m.jsonl"
+    else:
+        source = tmp_path / ("c.tar" if pack == "tar" else "c.tar.gz")
+        data = tar_bytes([("manifest.json", jsonl(*rows)), ("a.wav", clip)])
+        source.write_bytes(data if pack == "tar" else COMPRESSORS[".tar.gz"](data))
+    if pack == "stream":
+        shards = [shard.shard for shard in streamed(source, sharding)[0]]
+    else:
+        listing = listed(source)
+        shards = list(cut(one(source), listing.members, listing.rejects, "f", sharding))
+    members = [member for shard in shards for member in shard.members]
+    assert {(m.name, m.clip_start_s, m.clip_duration_s, m.speaker) for m in members} == {
+        ("a.wav", 0.0, 0.2, "a"), ("a.wav@0.05", 0.05, 0.2, "a"), ("a.wav@0.05+0.2", 0.0504, 0.2, "a"),
+        ("a.wav@0.05+0.3", 0.05, 0.3, "b"), ("a.wav@0.05+rest", 0.05, None, "b"),
+        ("a.wav@1234.561", 1234.561, 2.0, "a"), ("a.wav@1234.564", 1234.564, 2.0, "a"),
+    }  # fmt: skip
+    assert sum(shard.members_in for shard in shards) == len(CUTS)
+    # A duplicate and its first have one identity, so they are done or undone in one shard.
+    duplicates = {r.member: (r.reason, r.member_key, s) for s in shards for r in s.rejects}
+    firsts = {m.name: (Reason.DUPLICATE_MEMBER, m.key(s.archive.uri), s) for s in shards for m in s.members}
+    assert duplicates == {name: firsts[name] for name in ("a.wav@0.05+0.3", "a.wav@1234.561")}
+
+
 def test_references_beside_archives(tmp_path: Path, shared_data: Path) -> None:
     clip, other = clips(shared_data, 2)
-    one, two = tar_bytes([("1.wav", clip)]), tar_bytes([("2.wav", other)])
+    first, second = tar_bytes([("1.wav", clip)]), tar_bytes([("2.wav", other)])
     records = [
         {"audio": "a.tar", "member": "1.wav", "text": "one", "language": "en"},
         {"audio": "b.tar", "member": "1.wav"},
     ]
     write(tmp_path, [
-        ("m/a.tar", one), ("m/metadata.jsonl", jsonl(*records)),
-        ("own/b.tar.gz", COMPRESSORS[".tar.gz"](two)),
+        ("m/a.tar", first), ("m/metadata.jsonl", jsonl(*records)),
+        ("own/b.tar.gz", COMPRESSORS[".tar.gz"](second)),
         ("own/b.transcripts.tsv", b"file\ttext\tspeaker\n2.wav\ttwo\tx\n"),
         ("fleurs/audio/test.zip", zip_bytes([("test/1.wav", clip)])), ("fleurs/test.tsv", b"1\t1.wav\tRaw\traw\tr\n"),
         ("cv/clips/1.mp3", clip), ("cv/train.tsv", f"{CV}\nc\t1.mp3\tJa\t1\t\tde\n".encode()),

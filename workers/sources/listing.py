@@ -109,9 +109,11 @@ def _resolve(entries: list[Entry], references: References, screen: Screen) -> tu
             recordings.append(entry.member)
             folders[stem_key(name)].add(posixpath.dirname(name))
     references.crowded = {stem for stem, where in folders.items() if len(where) > 1}
-    members = [piece for member in recordings for piece in with_references(member, references)]
+    pieces = [piece for member in recordings for piece in with_references(member, references, screen)]
+    members = [piece for piece in pieces if isinstance(piece, Member)]
     unused = [sidecars[name] for name in references.unused() if name in sidecars]
-    return members, [refuse_sidecar(member, screen) for member in unused]
+    refused = [piece for piece in pieces if isinstance(piece, Reject)]
+    return members, refused + [refuse_sidecar(member, screen) for member in unused]
 
 
 def refuse_sidecar(member: Member, screen: Screen) -> Reject:
@@ -119,18 +121,24 @@ def refuse_sidecar(member: Member, screen: Screen) -> Reject:
     return screen.reject(member, Reason.NOT_AUDIO, f"{base} is no recording, and no transcript of one")
 
 
-def with_references(member: Member, references: References) -> list[Member]:
-    """The member with its text, language and speaker, or the pieces that a manifest cuts it into."""
+def with_references(member: Member, references: References, screen: Screen) -> list[Member | Reject]:
+    """The member with its text, language and speaker, or the pieces that a manifest cuts it into, a piece that is cut
+    again refused after its first."""
     known = references.of(member.name)
     if not known.pieces:
         return [replace(with_side(member, known.side), estimated_s=known.duration or member.estimated_s)]
-    pieces: dict[str, Member] = {}
+    pieces: dict[str, list[Member | Reject]] = {}
+    names = manifest.PieceNames()
     for row in known.pieces:
-        name = manifest.piece_name(member.name, row.offset)
+        name = names(member.name, row.offset, row.duration)
         whole = replace(member, name=name, clip_start_s=row.offset, clip_duration_s=row.duration)
+        if name in pieces:
+            message = "the same piece came before in this archive; the first one is processed"
+            pieces[name].append(screen.reject(whole, Reason.DUPLICATE_MEMBER, message))
+            continue
         side = row.side.over(known.side._replace(text=None))
-        pieces.setdefault(name, replace(with_side(whole, side), estimated_s=row.duration or member.estimated_s))
-    return list(pieces.values())
+        pieces[name] = [replace(with_side(whole, side), estimated_s=row.duration or member.estimated_s)]
+    return [item for items in pieces.values() for item in items]
 
 
 def with_side(member: Member, side: Side) -> Member:

@@ -7,7 +7,7 @@ import json
 import math
 import posixpath
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
@@ -33,13 +33,46 @@ class _BadLine(ValueError):
     pass
 
 
-def piece_name(name: str, offset: Seconds | None) -> str:
-    """The name of a piece: the recording's, and where it starts.
+class PieceNames:
+    """Names of the pieces of one archive's recordings: where a piece starts, to the millisecond. How long it is comes
+    along only where another piece has that name already, and all digits only where that is not enough.
 
-    >>> piece_name("a.wav", 12.5), piece_name("a.wav", 0.0), piece_name("a.wav", None)
-    ('a.wav@12.5', 'a.wav', 'a.wav')
+    The same piece has the same name again, which marks it as a duplicate.
+
+    >>> name = PieceNames()
+    >>> name("a.wav", None, None), name("a.wav", 12.5, 3.0), name("a.wav", 1234.561, 2.0)
+    ('a.wav', 'a.wav@12.5', 'a.wav@1234.561')
+    >>> name("a.wav", 12.5, 4.25), name("a.wav", 12.5, None), name("a.wav", 0.0, 3.0), name("a.wav", 12.5, 3.0)
+    ('a.wav@12.5+4.25', 'a.wav@12.5+rest', 'a.wav@0+3', 'a.wav@12.5')
     """
-    return f"{name}@{round(offset, 3):g}" if offset else name
+
+    def __init__(self) -> None:
+        self._pieces: dict[str, tuple[str, Seconds, Seconds | None]] = {}
+
+    def __call__(self, recording: str, offset: Seconds | None, duration: Seconds | None) -> str:
+        piece = (recording, offset or 0.0, duration)
+        for name in self._candidates(*piece):
+            if self._pieces.setdefault(name, piece) == piece:
+                break
+        return name
+
+    @staticmethod
+    def _candidates(recording: str, start: Seconds, duration: Seconds | None) -> Sequence[str]:
+        length = "rest" if duration is None else _digits(duration)
+        return (
+            f"{recording}@{_digits(start)}" if start else recording,
+            f"{recording}@{_digits(start)}+{length}",
+            f"{recording}@{start!r}+{duration!r}",
+        )
+
+
+def _digits(seconds: Seconds) -> str:
+    """Seconds to the millisecond, without zeros at the end.
+
+    >>> _digits(12.5), _digits(1234.5614), _digits(100000.0), _digits(0.1 + 0.2)
+    ('12.5', '1234.561', '100000', '0.3')
+    """
+    return f"{seconds:.3f}".rstrip("0").rstrip(".")
 
 
 def entries(archive: Archive, storage: Storage) -> Iterator[Entry]:
@@ -49,9 +82,10 @@ def entries(archive: Archive, storage: Storage) -> Iterator[Entry]:
     """
     lines = list(_lines(_read(archive, storage)))
     parsed: list[tuple[str, Member | str]] = []
+    names = PieceNames()
     for number, line in lines:
         try:
-            parsed.append((line, _member(line, archive.uri, len(parsed))))
+            parsed.append((line, _member(line, archive.uri, len(parsed), names)))
         except _BadLine as error:
             parsed.append((line, f"line {number}: {error}"))
     infos = _infos((item.uri for _, item in parsed if isinstance(item, Member)), storage)
@@ -86,7 +120,7 @@ def _lines(text: str) -> Iterator[tuple[int, str]]:
     yield from ((number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip())
 
 
-def _member(line: str, manifest: str, ordinal: int) -> Member:
+def _member(line: str, manifest: str, ordinal: int, names: PieceNames) -> Member:
     """The member that a line names, its size and version still unknown. Raises _BadLine."""
     try:
         fields = json.loads(line)
@@ -101,13 +135,14 @@ def _member(line: str, manifest: str, ordinal: int) -> Member:
         value = fields.get(name)
         if value is not None and not _is_time(value):
             raise _BadLine(f"{name} {value!r} is no number of seconds from 0 on")
-    name, uri = piece_name(row.file, row.offset), resolve(row.file, manifest)
+    uri = resolve(row.file, manifest)
     if _is_local(uri) and not _is_local(manifest):  # whoever may write to the store is not to choose what is read here
         raise _BadLine(f"names {uri}, a file of the machine that reads it; name what lies in a store by its full URL")
+    start = row.offset if row.duration else row.offset or None
+    length = row.duration if row.offset is not None else None
     return Member(
-        name=name, size=0, uri=uri, ordinal=ordinal, estimated_s=row.duration or 0.0,
-        clip_start_s=row.offset if row.duration else row.offset or None,
-        clip_duration_s=row.duration if row.offset is not None else None,
+        name=names(row.file, start, length), size=0, uri=uri, ordinal=ordinal,
+        estimated_s=row.duration or 0.0, clip_start_s=start, clip_duration_s=length,
         text=row.side.text, language=row.side.language, speaker=row.side.speaker,
     )  # fmt: skip
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from heapq import merge
 
@@ -90,9 +91,22 @@ def cut(
 
 
 def _in_order(members: Sequence[Member], rejects: Sequence[Reject]) -> Iterator[Member | Reject]:
-    """Both merged by ordinal; rejects after the members they share it with (heapq.merge is stable)."""
-    members_first: list[Sequence[Member | Reject]] = [members, sorted(rejects, key=_ordinal)]
-    return merge(*members_first, key=_ordinal)
+    """Both merged by ordinal; rejects after the members they share it with (heapq.merge is stable), but duplicates
+    right after the one of these that came first."""
+    duplicates: dict[tuple[int, str], list[Reject]] = defaultdict(list)
+    others: list[Member | Reject] = []
+    names = {(_ordinal(member), member.name) for member in members} if rejects else set()
+    for reject in sorted(rejects, key=_ordinal):
+        place = (_ordinal(reject), reject.member)
+        if place in names:
+            duplicates[place].append(reject)
+        else:
+            others.append(reject)
+    in_order: list[Sequence[Member | Reject]] = [members, others]
+    for item in merge(*in_order, key=_ordinal):
+        yield item
+        if isinstance(item, Member):
+            yield from duplicates.get((_ordinal(item), item.name), ())
 
 
 def _ordinal(item: Member | Reject) -> int:

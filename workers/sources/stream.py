@@ -122,8 +122,10 @@ class _Reading:
             self._sidecars[member.name] = member
             return
         self._found = True
-        for piece in with_references(member, self._references):
-            if piece.clip_start_s is None and is_known(piece, self._archive.uri, self._skip):
+        for piece in with_references(member, self._references, self._screen):
+            if isinstance(piece, Reject):
+                yield from self._add(piece, data)
+            elif piece.clip_start_s is None and is_known(piece, self._archive.uri, self._skip):
                 self._passed[piece.name] = piece
             elif not is_done(piece, self._archive.uri, self._skip):
                 yield from self._add(piece, data)
