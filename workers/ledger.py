@@ -5,6 +5,7 @@ from __future__ import annotations
 import posixpath
 from dataclasses import dataclass
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -40,16 +41,27 @@ def runs_in_force(destination: str, storage: Storage, kind: str = "corpus") -> l
         return []
     except Exception as error:  # whatever a store raises
         raise StoreError(error, destination) from error
-    in_force: list[PastRun] = []
-    for name in sorted((name for name in names if name.endswith(".json")), reverse=True):
+    runs: list[PastRun] = []
+    for name in sorted(name for name in names if name.endswith(".json")):
         manifest = RunManifest.model_validate_json(fs.cat_file(f"{folder}/{name}"))
-        if manifest.kind != kind:
-            continue
-        members = _read(layout.ledger(manifest.run_id), storage)
-        for later in in_force:
-            members = _without(members, later.members)
-        in_force.append(PastRun(manifest, members))
-    return in_force[::-1]
+        if manifest.kind == kind:
+            runs.append(PastRun(manifest, _read(layout.ledger(manifest.run_id), storage)))
+    left = latest([run.members for run in runs])
+    return [PastRun(run.manifest, members) for run, members in zip(runs, left, strict=True)]
+
+
+def latest(ledgers: list[pa.Table]) -> list[pa.Table]:
+    """``ledgers``, oldest first, each with those of its members that no later one names; in one pass over all."""
+    if not ledgers:
+        return []
+    named = pa.chunked_array([chunk for ledger in ledgers for chunk in _names(ledger).chunks], pa.string())
+    chunks = named.cast(pa.large_string()).dictionary_encode("encode").chunks  # of one dictionary
+    codes = np.concatenate([np.zeros(0, np.int64), *(chunk.indices.to_numpy().astype(np.int64) for chunk in chunks)])
+    runs = np.repeat(np.arange(len(ledgers)), [ledger.num_rows for ledger in ledgers])
+    last = np.zeros(codes.max(initial=-1) + 1, np.int64)
+    np.maximum.at(last, codes, runs)
+    keep = np.split(last[codes] == runs, np.cumsum([ledger.num_rows for ledger in ledgers])[:-1])
+    return [ledger.filter(pa.array(mask)) for ledger, mask in zip(ledgers, keep, strict=True)]
 
 
 def published(runs: list[PastRun], fingerprint: str) -> Published:
