@@ -51,8 +51,10 @@ def preview(form: dict[str, Any]) -> Preview:
 
 
 def _pace(parameters: CorpusParameters, fingerprint: str) -> Pace | None:
-    manifest = latest_manifest(parameters.destination, parameters.storage)
-    if manifest is None or manifest.real_time_factor <= 0:
+    manifest = latest_manifest(
+        parameters.destination, parameters.storage, lambda run: run.kind == "corpus" and run.real_time_factor > 0
+    )
+    if manifest is None:
         return None
     return Pace(manifest.real_time_factor, manifest.run_id, manifest.fingerprint == fingerprint)
 

@@ -85,7 +85,8 @@ class RunManifest(BaseModel):
     utterances: int
     hours: float
     wall_s: float
-    real_time_factor: float = Field(description="audio seconds published per wall second")
+    resumed_hours: float = 0.0  # of ``hours``, what was taken over from a stopped run
+    real_time_factor: float = Field(description="audio seconds done by this run per wall second; 0: nothing anew")
     archives: list[ArchiveCounts]
     reject_reasons: dict[str, int]
     word_errors: list[WordErrors]

@@ -179,6 +179,7 @@ class Receipt:
     padding: dict[str, tuple[Seconds, Seconds]] = field(default_factory=dict)  # transcriber spec -> own audio, padded
     failed: str = ""  # a shard that could not be finished: why; nothing of it is staged
     stream_shards: tuple[str, ...] = ()  # a one-way stream's last receipt: every shard it gave
+    resumed: bool = False  # taken over from a stopped run: says nothing of the pace of this one
 
 
 @dataclass(frozen=True)

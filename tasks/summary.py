@@ -38,9 +38,13 @@ def headline(manifest: RunManifest) -> str:
 
 def figures(manifest: RunManifest) -> str:
     written = sum(file.bytes for file in manifest.files)
+    resumed = f" ({manifest.resumed_hours:.2f} h of it from a stopped run)" if manifest.resumed_hours else ""
+    pace = f"{manifest.real_time_factor:.1f} times real time"
+    if manifest.resumed_hours and not manifest.real_time_factor:
+        pace = "nothing was left to process"
     return (
-        f"{count(manifest.utterances, 'utterance')}, {manifest.hours:.2f} h in {clock(manifest.wall_s)}: "
-        f"{manifest.real_time_factor:.1f} times real time; {count(len(manifest.files), 'file')}, {size(written)}"
+        f"{count(manifest.utterances, 'utterance')}, {manifest.hours:.2f} h{resumed} in {clock(manifest.wall_s)}: "
+        f"{pace}; {count(len(manifest.files), 'file')}, {size(written)}"
         + (f"; {yield_of(manifest.kept_hours, manifest.regenerated_hours)}" if manifest.regenerated_hours else "")
     )
 

@@ -86,15 +86,15 @@ class Staging:
         return frozenset(name.rsplit("/", 1)[-1].removesuffix(_RECEIPT) for name in names if name.endswith(_RECEIPT))
 
     def receipts(self, shard_ids: Iterable[str]) -> list[Receipt]:
-        """The receipts of ``shard_ids``, which must be done; fetched side by side."""
+        """The receipts of ``shard_ids``, which must be done, marked as ``resumed``; fetched side by side."""
         fs, root = self._opened
         paths = [f"{root}/{shard_id}{_RECEIPT}" for shard_id in shard_ids]
         if not paths:
             return []
         found = fs.cat(paths)
         if isinstance(found, bytes):
-            return [from_json(found)]
-        return [from_json(found[path]) for path in paths]
+            found = {paths[0]: found}
+        return [dataclasses.replace(from_json(found[path]), resumed=True) for path in paths]
 
     def clear(self, receipts: Iterable[Receipt]) -> None:
         """Remove what is published. Receipts go first: a crash in between leaves unread files, not half a shard."""

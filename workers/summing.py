@@ -33,6 +33,7 @@ def manifest_of(
     now = dt.datetime.now(dt.UTC)
     wall = (now - dt.datetime.fromisoformat(run.started_at)).total_seconds()
     audio = sum(receipt.audio_s for receipt in finished)
+    resumed = sum(receipt.audio_s for receipt in finished if receipt.resumed)
     reasons: Counter[str] = Counter()
     digests: dict[str, str] = {}
     for receipt in finished:
@@ -52,7 +53,8 @@ def manifest_of(
         utterances=sum(receipt.utterances for receipt in finished),
         hours=audio / 3600,
         wall_s=wall,
-        real_time_factor=audio / wall if wall > 0 else 0.0,
+        resumed_hours=resumed / 3600,
+        real_time_factor=(audio - resumed) / wall if wall > 0 else 0.0,
         archives=_archives(plan, finished, failed),
         reject_reasons=dict(sorted(reasons.items())),
         word_errors=_word_errors(quality),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +63,7 @@ def test_denoised_is_chosen_where_it_is_shown_to_help(tmp_path: Path) -> None:
         chosen = heard[row["utterance_id"], row["transcript_input"]]
         assert row["transcript_input"] == ("raw" if row["utterance_id"] == "a5" else "denoised")
         assert (row["transcript"], row["wer"], row["cer"]) == (chosen["text"], chosen["wer"], chosen["cer"])
-    assert staging.receipts(["a"]) == settled
+    assert staging.receipts(["a"]) == [replace(one, resumed=True) for one in settled]
     assert choose_input(settled, RECIPE, staging, STORAGE) == (settled, why)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import datetime as dt
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -31,9 +32,10 @@ from schemas.records import (
 )
 from schemas.records import Layout as ArchiveLayout
 from schemas.tables import LEDGER, RETRY, TABLES, schema_of
+from tasks.summary import figures
 from tasks.verify import verify_run
 from workers.compact import Part, parts_of, write_table
-from workers.ledger import published, runs_in_force, superseded
+from workers.ledger import latest, published, runs_in_force, superseded
 from workers.parquet import to_bytes
 from workers.publishing import check_counts, stage_source_rejects, write_parts
 from workers.receipts import Staging, from_json, to_json
@@ -109,7 +111,7 @@ def test_staging_forgets_what_is_cleared_and_nothing_else(tmp_path: Path) -> Non
     for one in receipts:
         staging.put_receipt(one)
     assert staging.done() == {"a", "b"}
-    assert staging.receipts(["b", "a"]) == receipts[::-1]
+    assert staging.receipts(["b", "a"]) == [dataclasses.replace(one, resumed=True) for one in receipts[::-1]]
     assert staging.read(receipts[0].files[0]).equals(rows)
     staging.clear(receipts[:1])
     assert staging.done() == {"b"}
@@ -156,6 +158,19 @@ def test_sources_that_cannot_be_read_count_each_for_itself(tmp_path: Path) -> No
     assert verify_run(manifest, str(tmp_path / "lake"), STORAGE) == []
     assert stage_source_rejects(plan, staging) == stage_source_rejects(plan, staging)
     assert stage_source_rejects(plan_of(good), staging) == []
+
+
+def test_only_what_a_run_has_done_itself_counts_in_its_pace(tmp_path: Path) -> None:
+    started = (dt.datetime.now(dt.UTC) - dt.timedelta(seconds=100)).isoformat()
+    old, new = receipt("a", audio_s=7200.0, resumed=True), receipt("b", audio_s=3600.0)
+    manifest = summed(plan_of(old, new), [old, new], tmp_path, started)
+    assert (manifest.hours, manifest.resumed_hours) == (3.0, 2.0)
+    assert manifest.real_time_factor == pytest.approx(36, rel=0.1)
+    assert "3.00 h (2.00 h of it from a stopped run) in 0:01:4" in figures(manifest)
+    idle = summed(plan_of(old), [old], tmp_path, started)
+    assert idle.real_time_factor == 0
+    assert "2.00 h (2.00 h of it from a stopped run)" in figures(idle)
+    assert "nothing was left to process" in figures(idle)
 
 
 def publish_ledger(
@@ -293,6 +308,20 @@ def test_the_ledger_tells_rejects_that_may_pass(tmp_path: Path) -> None:
     retried = {reason for member, reason in zip(members, reasons, strict=True) if status.get(member.name) == RETRY}
     assert retried == MAY_PASS
     assert set(status.values()) == {RETRY, "rejected"}
+
+
+names = st.lists(st.tuples(st.sampled_from(["/a.tar", "/b.tar"]), st.sampled_from("xyz")), max_size=5)
+
+
+@given(st.lists(names, max_size=6))
+def test_what_is_in_force_is_what_no_later_run_names(runs: list[list[tuple[str, str]]]) -> None:
+    ledgers = [
+        pa.Table.from_pylist([dict.fromkeys(LEDGER.names, "") | {"archive": a, "member": m} for a, m in run], LEDGER)
+        for run in runs
+    ]
+    found = [list(zip(*(t.column(c).to_pylist() for c in ("archive", "member")), strict=True)) for t in latest(ledgers)]
+    later = [set().union(*runs[at + 1 :]) for at in range(len(runs))]
+    assert found == [[one for one in run if one not in after] for run, after in zip(runs, later, strict=True)]
 
 
 def test_what_is_written_in_one_put_is_whole_or_absent(tmp_path: Path) -> None:
