@@ -303,14 +303,14 @@ BEGINNING = (
     Stage(400, (2, 2, 8), (2e-3, 2e-3), (0.3, 0.3)),
     Stage(400, (2, 8, 2, 8, 30), (2e-3, 5e-4), (0.3, 0.4)),
 )
-EXAMPLES = {2: 32, 8: 8, 30: 4}  # in a batch
+EXAMPLES = {2: 32, 8: 8, 15: 6, 30: 4}  # in a batch
 FRESH = 0.3  # share of the steps that draw a new batch; the others see an earlier one again, under new masks
 KEPT_BATCHES = 60
 
 
 def going_on(steps: int) -> tuple[Stage, ...]:
     """The one stage of a training that starts from a trained model."""
-    return (Stage(steps, (2, 8, 2, 8, 2, 30), (2e-3, 1e-5), (0.3, 0.8)),)
+    return (Stage(steps, (2, 30, 8, 15, 30, 15), (2e-3, 1e-5), (0.3, 0.8)),)
 
 
 def draw(speech: Speech, seconds: int) -> Example:
@@ -325,11 +325,13 @@ def draw(speech: Speech, seconds: int) -> Example:
         if kind < 0.1:
             return speech.nothing(8)
         return speech.single(8) if kind < 0.25 else speech.string(int(rng.integers(3, 12)), 7.7)
+    if seconds == 15:
+        return speech.string(int(rng.integers(6, 26)), 14.7)
     if kind < 0.12:
         return speech.nothing(30 if rng.random() < 0.4 else 6)
-    if kind < 0.4:
+    if kind < 0.3:
         return speech.single(10)
-    if kind < 0.65:
+    if kind < 0.45:
         return speech.string(int(rng.integers(1, 10)), 9.7)
     return speech.string(int(rng.integers(8, 48)), 30, cut_start=bool(rng.random() < 0.3))
 
