@@ -15,7 +15,7 @@ from typing import Any
 
 from schemas.config import Cluster, Storage
 from schemas.errors import VoxmillError
-from schemas.families import FAMILIES, Family
+from schemas.families import FAMILIES
 
 _LOCAL_OBJECT_STORE_MB = 1024
 _THREADS = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"), "1")
@@ -136,6 +136,7 @@ def _start_local(cluster: Cluster) -> None:
         try:
             with _hushed():
                 ray.init(
+                    address="local",  # not one that happens to run on this machine
                     num_cpus=max(1, int(cluster.cpus)) if cluster.cpus else os.cpu_count(),
                     object_store_memory=(cluster.object_store_mb or _LOCAL_OBJECT_STORE_MB) << 20,
                     include_dashboard=False,
@@ -208,8 +209,10 @@ def shares(cpus: float, gpus: float, engines: Sequence[str], shards: int | None,
     workers: dict[str, int] = {}
     gpu_each: dict[str, float] = {}
     for engine in engines:
-        fraction = cluster.gpus.get(engine, min(1.0, 1 / len(engines)) if gpus and _family(engine).gpu else 0.0)
-        on_cpus = cores if _family(engine).word_by_word else max(1, cores // 4)
+        family = FAMILIES.get(engine.partition(":")[0])  # none: a round trip's pool, whatever hears it
+        takes_gpu = gpus > 0 and (family is None or family.gpu)
+        fraction = cluster.gpus.get(engine, min(1.0, 1 / len(engines)) if takes_gpu else 0.0)
+        on_cpus = cores if family is not None and family.word_by_word else max(1, cores // 4)
         count = max(1, int(gpus)) if fraction else min(on_cpus, most)
         workers[engine] = cluster.actors.get(engine, count)
         gpu_each[engine] = fraction
@@ -229,10 +232,6 @@ def shares(cpus: float, gpus: float, engines: Sequence[str], shards: int | None,
         name: Share(count, _floor(unit * (0.98 if name in engines else 1.0)), gpu_each.get(name, 0.0))
         for name, count in workers.items()
     }
-
-
-def _family(engine: str) -> Family:
-    return FAMILIES[engine.partition(":")[0]]
 
 
 def _floor(cpus: float) -> float:

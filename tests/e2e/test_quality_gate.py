@@ -37,7 +37,7 @@ def noisy(clips: list[Spoken]) -> list[tuple[Spoken, bytes]]:
     rng, found = np.random.default_rng(7), []
     for clip in clips:
         samples, rate = soundfile.read(io.BytesIO(clip.data))
-        mixed, sink = noise.mix(samples, noise.white(len(samples), rng), 5.0), io.BytesIO()
+        mixed, sink = noise.mix(samples, noise.white(len(samples), rng), 0.0), io.BytesIO()
         soundfile.write(sink, 0.9 * mixed / np.abs(mixed).max(), rate, format="WAV", subtype="PCM_16")
         found.append((clip, sink.getvalue()))
     return found
