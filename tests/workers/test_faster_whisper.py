@@ -120,7 +120,7 @@ def test_what_cannot_be_had_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert resolve("faster-whisper:large-v3").path is None
     with pytest.raises(VoxmillError, match="no such checkpoint"):
         resolve(f"faster-whisper:{tmp_path / 'none.pt'}")
-    with pytest.raises(VoxmillError, match="neither a path nor a published name"):
+    with pytest.raises(VoxmillError, match="no model of this name"):
         resolve("faster-whisper:enormous")
     monkeypatch.setattr(registry, "find_spec", lambda name: None)
     with pytest.raises(VoxmillError, match=r"pip install 'voxmill\[faster-whisper\]'"):
