@@ -5,7 +5,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 import torch
+import whisper.timing
 from whisper.model import ModelDimensions, Whisper
 
 
@@ -27,3 +29,10 @@ def random_whisper(path: Path) -> Path:
             model.decoder.token_embedding.weight[50364:].mul_(1.3)  # and timestamps oftener
     torch.save({"dims": dims.__dict__, "model_state_dict": model.state_dict()}, path)
     return path
+
+
+def interpret_alignment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run whisper's word alignment in Python: to compile it takes longer than the few words of a test."""
+    for compiled in ("dtw_cpu", "backtrace"):
+        function = getattr(whisper.timing, compiled)
+        monkeypatch.setattr(whisper.timing, compiled, getattr(function, "py_func", function))

@@ -7,8 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-import whisper
-from random_whisper import random_whisper
+from random_whisper import interpret_alignment, random_whisper
 from speech_clips import clips_of
 
 from schemas.config import AsrSettings
@@ -53,9 +52,7 @@ def test_texts_and_words_are_openai_whisper_s(
     checkpoint: Path, clips: list[np.ndarray], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(loop, "TEMPERATURES", (0.0,))
-    for compiled in ("dtw_cpu", "backtrace"):
-        function = getattr(whisper.timing, compiled)
-        monkeypatch.setattr(whisper.timing, compiled, getattr(function, "py_func", function))
+    interpret_alignment(monkeypatch)
     settings = {"word_timestamps": True, "initial_prompt": "Glienicke, drawers"}
     got = load("faster-whisper", checkpoint, **settings).transcribe(clips, [None, "de", "en", "fr"])
     expected = load("whisper", checkpoint, **settings).transcribe(clips, [None, "de", "en", "fr"])

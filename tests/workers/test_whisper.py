@@ -12,7 +12,7 @@ import torch
 import whisper
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from random_whisper import random_whisper
+from random_whisper import interpret_alignment, random_whisper
 from speech_clips import clips_of
 from whisper.decoding import ApplyTimestampRules, DecodingOptions, DecodingTask
 from whisper.model import Whisper
@@ -294,8 +294,7 @@ def test_one_bad_clip_costs_itself_alone(
 def test_word_times_are_the_library_s(
     checkpoint: Path, clips: list[np.ndarray], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for compiled in ("dtw_cpu", "backtrace"):  # the plain functions do for a few words, and need no compilation
-        monkeypatch.setattr(whisper.timing, compiled, getattr(whisper.timing, compiled).py_func)
+    interpret_alignment(monkeypatch)
     engine = WhisperTranscriber(resolve(f"whisper:{checkpoint}"), "cpu", AsrSettings(word_timestamps=True))
     got = engine.transcribe(clips[:2], ["en"] * 2)
     for one, clip in zip(got, clips[:2], strict=True):
@@ -312,9 +311,7 @@ def test_an_alignment_that_fails_costs_its_clip_alone(
     checkpoint: Path, clips: list[np.ndarray], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(loop, "TEMPERATURES", (0.0,))
-    for compiled in ("dtw_cpu", "backtrace"):
-        function = getattr(whisper.timing, compiled)
-        monkeypatch.setattr(whisper.timing, compiled, getattr(function, "py_func", function))
+    interpret_alignment(monkeypatch)
     engine = WhisperTranscriber(resolve(f"whisper:{checkpoint}"), "cpu", AsrSettings(word_timestamps=True))
     forward, calls, released = Whisper.forward, [], []
 
