@@ -52,7 +52,7 @@ def _encoder_config() -> dict[str, Any]:
 
 
 def _ctc() -> dict[str, Any]:
-    decoder = {"_target_": f"{ASR}.ConvASRDecoder", "feat_in": 32, "num_classes": len(LABELS), "vocabulary": LABELS}
+    decoder = {"_target_": f"{ASR}.ConvASRDecoder", "feat_in": 32, "num_classes": -1, "vocabulary": LABELS}
     return {**_encoder_config(), "decoder": decoder, "decoding": {"strategy": "greedy"}}
 
 
@@ -81,23 +81,76 @@ def _transducer() -> dict[str, Any]:
     }
 
 
+def _tdt() -> dict[str, Any]:
+    durations = [0, 1, 2, 3, 4]
+    config = _transducer()
+    config["model_defaults"] |= {"tdt_durations": durations, "num_tdt_durations": len(durations)}
+    config["joint"]["num_extra_outputs"] = len(durations)
+    config["decoding"] |= {"model_type": "tdt", "durations": durations, "greedy": {"max_symbols": 10}}
+    config["loss"] = {"loss_name": "tdt", "tdt_kwargs": {"durations": durations, "sigma": 0.05, "omega": 0.1}}
+    return config
+
+
+def _hybrid() -> dict[str, Any]:
+    ctc = _ctc()
+    return {**_transducer(), "aux_ctc": {"ctc_loss_weight": 0.3} | {key: ctc[key] for key in ("decoder", "decoding")}}
+
+
+def _tokenizer(folder: Path) -> dict[str, Any]:
+    """The configuration of word pieces that SentencePiece learns here, as NeMo's own script has it do."""
+    import sentencepiece
+
+    (folder / "text.txt").write_text("\n".join(f"the {word} of the {word}ing" for word in ("sea", "land", "hand")))
+    sentencepiece.SentencePieceTrainer.train(
+        input=str(folder / "text.txt"),
+        model_prefix=str(folder / "tokenizer"),
+        vocab_size=24,
+        model_type="bpe",
+        bos_id=-1,
+        eos_id=-1,
+        minloglevel=2,
+    )
+    pieces = [line.split("\t")[0] for line in (folder / "tokenizer.vocab").read_text().splitlines()]
+    (folder / "vocab.txt").write_text("\n".join(pieces))
+    return {"tokenizer": {"dir": str(folder), "type": "bpe"}}
+
+
+KINDS = {
+    "ctc": "EncDecCTCModel",
+    "ctc_pieces": "EncDecCTCModelBPE",
+    "rnnt": "EncDecRNNTModel",
+    "tdt_pieces": "EncDecRNNTBPEModel",
+    "hybrid_pieces": "EncDecHybridRNNTCTCBPEModel",
+}
+
+
 @pytest.fixture(scope="module")
 def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """A CTC and a transducer model with random weights, saved by NeMo; texts depend on the audio."""
-    from nemo.collections.asr.models import EncDecCTCModel, EncDecRNNTModel
+    """A model of each kind with random weights, saved by NeMo; texts depend on the audio."""
+    from nemo.collections.asr import models
     from nemo.utils import logging
     from omegaconf import OmegaConf
 
     logging.setLevel(logging.ERROR)
     folder, found = tmp_path_factory.mktemp("nemo"), {}
+    pieces = _tokenizer(tmp_path_factory.mktemp("tokenizer"))
+    configs = {
+        "ctc": _ctc(),
+        "ctc_pieces": _ctc() | pieces,
+        "rnnt": _transducer(),
+        "tdt_pieces": _tdt() | pieces,
+        "hybrid_pieces": _hybrid() | pieces,
+    }
     with torch.random.fork_rng():
-        for name, kind, config in (("ctc", EncDecCTCModel, _ctc()), ("rnnt", EncDecRNNTModel, _transducer())):
+        for name, config in configs.items():
             torch.manual_seed(1)
-            model = kind(cfg=OmegaConf.create(copy.deepcopy(config)))
+            model = getattr(models, KINDS[name])(cfg=OmegaConf.create(copy.deepcopy(config)))
             with torch.no_grad():
                 for part, parameter in model.named_parameters():
-                    if part.startswith(("decoder", "joint")):
+                    if part.startswith(("decoder", "joint", "ctc_decoder")):
                         parameter.mul_(4)
+                    if "pieces" in name and part.endswith("bias") and ("joint_net" in part or "decoder_layers" in part):
+                        parameter[0] = -1e4  # the unknown piece, which trained models do not write
             found[name] = folder / f"{name}.nemo"
             model.save_to(str(found[name]))
     return found
@@ -117,7 +170,7 @@ def one_by_one(checkpoint: Path, clips: list[np.ndarray]) -> list[str]:
     return [model.transcribe([torch.from_numpy(clip)], batch_size=1, verbose=False)[0].text for clip in clips]
 
 
-@pytest.mark.parametrize("kind", ["ctc", "rnnt"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_a_batch_is_what_the_library_hears_one_by_one(
     checkpoints: dict[str, Path], kind: str, clips: list[np.ndarray]
 ) -> None:
@@ -129,12 +182,12 @@ def test_a_batch_is_what_the_library_hears_one_by_one(
     for order in (range(len(clips))[::-1], range(0, len(clips), 3)):
         again = engine.transcribe([clips[index] for index in order], [None] * len(order))
         assert [one.text for one in again] == [texts[index] for index in order]  # type: ignore[union-attr]
-    if kind == "ctc":
+    if kind.startswith("ctc"):
         assert all(one.avg_logprob < 0 for one in got if one.text)  # type: ignore[union-attr, operator]
     assert engine.digest.startswith("blake3:")
 
 
-@pytest.mark.parametrize("kind", ["ctc", "rnnt"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_words_lie_in_their_clips(checkpoints: dict[str, Path], kind: str, clips: list[np.ndarray]) -> None:
     plain = load_transcriber(f"conformer:{checkpoints[kind]}", "cpu", AsrSettings())
     engine = load_transcriber(f"conformer:{checkpoints[kind]}", "cpu", AsrSettings(word_timestamps=True))

@@ -145,9 +145,12 @@ class ConformerTranscriber:
         ]
 
     def _words(self, hypothesis: Any, path: BestPath | None, before: int, samples: int) -> tuple[Word, ...]:
-        """Words on the clip's own clock: without the silence put before it, and inside the clip."""
+        """Words on the clip's own clock: without the silence put before it, inside the clip, none into the next.
+
+        A transducer may write the end of a word and the start of the next in one frame, and NeMo gives both all of it.
+        """
         offset, end = before / self.sample_rate, samples / self.sample_rate
-        words = hypothesis.timestamp["word"]
+        words = [word for word in hypothesis.timestamp["word"] if word["word"].strip()]  # NeMo counts a lone "▁"
         told = hypothesis.word_confidence or []
         found = []
         for index, word in enumerate(words):
@@ -157,8 +160,9 @@ class ConformerTranscriber:
                 probability = None if logprob is None else math.exp(logprob)
             else:
                 probability = float(told[index]) if len(told) == len(words) else None
-            start, stop = (min(max(0.0, float(word[key]) - offset), end) for key in ("start", "end"))
-            found.append(Word(word["word"], start, stop, probability))
+            bounds = [word["start"], word["end"], *(later["start"] for later in words[index + 1 : index + 2])]
+            start, stop, *following = (min(max(0.0, float(bound) - offset), end) for bound in bounds)
+            found.append(Word(word["word"], start, min([stop, *following]), probability))
         return tuple(found)
 
 
