@@ -144,7 +144,8 @@ class AsrSettings(Settings):
     word_timestamps: bool = Field(False, description="word times and probabilities in transcripts")
     silence_guard: bool = Field(
         True,
-        description="an unsure text of a clip in which voice activity detection hears no speech at all is taken back",
+        description="a text is taken back where voice activity detection hears no speech at all in its clip; "
+        "in clips under 2 s only an unsure one",
     )
     task: Literal["transcribe", "translate"] = Field(
         "transcribe",
@@ -292,7 +293,9 @@ class Gate(Settings):
     max_regression: float | None = Field(
         None, ge=0, description="highest rise of WER over the last comparable run that is shown by the paired interval"
     )
-    max_reject_rate: float | None = Field(None, ge=0, le=1, description="highest share of members rejected")
+    max_reject_rate: float | None = Field(
+        None, ge=0, le=1, description="highest share of members rejected; one that fails night after night counts once"
+    )
     min_kept_hours: float | None = Field(None, ge=0, description="fewest hours of speech published")
 
 

@@ -82,6 +82,7 @@ class RunManifest(BaseModel):
     members_in: int
     members_published: int
     members_rejected: int
+    rejected_again: int = 0  # of these, for a reason that may pass, as an earlier run had
     utterances: int
     hours: float
     wall_s: float

@@ -35,16 +35,18 @@ def process(plan: Plan, parameters: CorpusParameters, published: Published, run:
         logger.info("Run %s goes on from %d shards that a stopped run has left finished", run.id, len(kept))
     job = Job(parameters.recipe, parameters.storage, parameters.sharding, plan.fingerprint, staging.url)
     receipts = list(kept)
+    known = {receipt.shard_id for receipt in kept}
     with Progress(plan, logger) as progress:
         for receipt in kept:
             progress.update(receipt, resumed=True)
         for receipt in process_shards(todo, job, parameters.cluster, to_skip(published, parameters), done):
             progress.update(receipt)
             receipts.append(receipt)
-            known = {one.shard_id for one in receipts}
+            known.add(receipt.shard_id)
             for earlier in staging.receipts(id for id in receipt.stream_shards if id in done and id not in known):
                 progress.update(earlier, resumed=True)
                 receipts.append(earlier)
+                known.add(earlier.shard_id)
     return receipts
 
 

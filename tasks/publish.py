@@ -11,7 +11,7 @@ from schemas.manifest import RunManifest
 from schemas.records import Plan, Published, Receipt, Run
 from workers.compact import parts_of
 from workers.gate import judged
-from workers.ledger import published, runs_in_force, superseded
+from workers.ledger import published, rejected_again, runs_in_force, superseded
 from workers.publishing import (
     check_counts,
     choose_input,
@@ -74,7 +74,8 @@ def _publish(plan: Plan, receipts: list[Receipt], parameters: CorpusParameters, 
     manifest = manifest_of(
         run, plan, parameters, finished, failed, [*files, *quality_files], quality, superseded(earlier, ledger)
     )
-    manifest = manifest.model_copy(update={"chosen_input": choice, **regenerated_hours(files, destination, storage)})
+    more = {"chosen_input": choice, "rejected_again": rejected_again(earlier, ledger)}
+    manifest = manifest.model_copy(update=more | regenerated_hours(files, destination, storage))
     manifest = judged(manifest, parameters.gate, destination, storage)
     commit(manifest, finished, layout.manifest(run.id), staging, storage)
     for check in manifest.gate:

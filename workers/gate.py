@@ -74,12 +74,16 @@ def _max_regression(limit: float, change: Comparison | None) -> GateCheck:
 
 
 def _max_reject_rate(limit: float, manifest: RunManifest) -> GateCheck:
-    rate = manifest.members_rejected / manifest.members_in if manifest.members_in else 0.0
+    """What is tried again and again, as a file that a manifest names and nobody brings, is judged once, not nightly."""
+    again = manifest.rejected_again
+    members, rejected = manifest.members_in - again, manifest.members_rejected - again
+    rate = rejected / members if members else 0.0
     most = sorted(manifest.reject_reasons.items(), key=lambda item: (-item[1], item[0]))[:2]
-    mostly = ", mostly " + " and ".join(f"{reason} ({n:,})" for reason, n in most) if most else ""
-    refused = f"{manifest.members_rejected:,} of {count(manifest.members_in, 'member')} ({percent(rate)})"
+    mostly = ", mostly " + " and ".join(f"{reason} ({n:,})" for reason, n in most) if most and rejected else ""
+    refused = f"{rejected:,} of {count(members, 'member')} ({percent(rate)})"
     breached = rate > limit
-    reason = f"{refused} were rejected, {_side(breached)} {percent(limit)}{mostly}"
+    known = f"; {again:,} rejected before, and once more, are not counted" if again else ""
+    reason = f"{refused} were rejected, {_side(breached)} {percent(limit)}{mostly}{known}"
     return GateCheck(name="max_reject_rate", limit=limit, measured=rate, breached=breached, reason=reason)
 
 

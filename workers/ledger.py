@@ -74,8 +74,7 @@ def published(runs: list[PastRun], fingerprint: str) -> Published:
     for run in runs:
         if run.manifest.fingerprint != fingerprint:
             continue
-        retried = run.members.filter(pc.equal(run.members.column("status"), RETRY))
-        done = _without(run.members, retried)
+        done = _without(run.members, _to_retry(run.members))
         columns = [done.column(name).to_pylist() for name in ("archive", "member", "member_key", "side")]
         for archive, member, key, side in zip(*columns, strict=True):
             if side or (archive, member) not in members:  # a duplicate has no side of its own
@@ -91,6 +90,17 @@ def superseded(runs: list[PastRun], ledger: pa.Table) -> list[Superseded]:
         if left < run.members.num_rows:
             found.append(Superseded(run_id=run.manifest.run_id, members=run.members.num_rows - left, whole=left == 0))
     return found
+
+
+def rejected_again(runs: list[PastRun], ledger: pa.Table) -> int:
+    """How many members of a new ``ledger`` are to be tried once more, as ``runs`` have said already."""
+    found = [_names(_to_retry(table)) for table in (ledger, *(run.members for run in runs))]
+    known = pa.chunked_array([chunk for names in found[1:] for chunk in names.chunks], pa.string())
+    return int(pc.sum(pc.is_in(found[0], known.combine_chunks())).as_py() or 0)
+
+
+def _to_retry(members: pa.Table) -> pa.Table:
+    return members.filter(pc.equal(members.column("status"), RETRY))
 
 
 def _read(url: str, storage: Storage) -> pa.Table:

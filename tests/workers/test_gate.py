@@ -48,6 +48,17 @@ def test_every_condition_is_judged_by_its_own_figure(nights: tuple[str, dict[str
         assert one.reason in page
 
 
+def test_what_fails_night_after_night_is_counted_once(nights: tuple[str, dict[str, RunManifest]]) -> None:
+    destination, runs = nights
+    gate = Gate(max_reject_rate=0.4)
+    counts = {"members_in": 3, "members_published": 1, "members_rejected": 2}
+    for again, rate, breached in ((0, 2 / 3, True), (1, 1 / 2, True), (2, 0.0, False)):
+        night = runs["good"].model_copy(update=counts | {"rejected_again": again})
+        (check,) = judged(night, gate, destination, STORAGE).gate
+        assert (check.measured, check.breached) == (rate, breached)
+        assert ("not counted" in check.reason) == bool(again)
+
+
 def test_a_regression_is_paired_with_the_last_comparable_run(nights: tuple[str, dict[str, RunManifest]]) -> None:
     destination, runs = nights
     gate = Gate(max_regression=0.01)

@@ -35,7 +35,7 @@ from schemas.tables import LEDGER, RETRY, TABLES, schema_of
 from tasks.summary import figures
 from tasks.verify import verify_run
 from workers.compact import Part, parts_of, write_table
-from workers.ledger import latest, published, runs_in_force, superseded
+from workers.ledger import PastRun, latest, published, rejected_again, runs_in_force, superseded
 from workers.parquet import to_bytes
 from workers.publishing import check_counts, stage_source_rejects, write_parts
 from workers.receipts import Staging, from_json, to_json
@@ -308,6 +308,18 @@ def test_the_ledger_tells_rejects_that_may_pass(tmp_path: Path) -> None:
     retried = {reason for member, reason in zip(members, reasons, strict=True) if status.get(member.name) == RETRY}
     assert retried == MAY_PASS
     assert set(status.values()) == {RETRY, "rejected"}
+
+
+def test_what_is_to_be_tried_again_once_more_is_known() -> None:
+    def ledger(**status: str) -> pa.Table:
+        rows = [dict.fromkeys(LEDGER.names, "a") | {"member": name, "status": one} for name, one in status.items()]
+        return pa.Table.from_pylist(rows, LEDGER)
+
+    ledgers = (ledger(x=RETRY, y="published"), ledger(z=RETRY, w=RETRY))
+    before = [PastRun(RunManifest.model_construct(), one) for one in ledgers]
+    assert rejected_again(before, ledger(x=RETRY, y=RETRY, z="published", w=RETRY)) == 2
+    assert rejected_again([], ledger(x=RETRY)) == 0
+    assert rejected_again(before, LEDGER.empty_table()) == 0
 
 
 names = st.lists(st.tuples(st.sampled_from(["/a.tar", "/b.tar"]), st.sampled_from("xyz")), max_size=5)

@@ -148,23 +148,24 @@ def test_the_round_trip_is_heard_and_a_refusal_keeps_the_utterance() -> None:
 
 
 @pytest.mark.parametrize(
-    ("logprob", "guard", "cut", "text"),
+    ("logprob", "seconds", "guard", "cut", "text"),
     [
-        (-0.9, True, False, ""),
-        (-0.9, False, False, "one"),
-        (-0.05, True, False, "one"),  # sure of it
-        (None, True, False, "one"),
-        (-0.9, True, True, "one"),  # voice activity detection has cut the utterance out: it has heard speech
+        (-0.9, 1, True, False, ""),
+        (-0.9, 1, False, False, "one"),
+        (-0.05, 1, True, False, "one"),  # sure of it
+        (-0.05, 2, True, False, ""),  # long enough for speech to be heard, were there any
+        (None, 1, True, False, "one"),
+        (-0.9, 1, True, True, "one"),  # voice activity detection has cut the utterance out: it has heard speech
     ],
 )
-def test_unsure_words_need_speech(logprob: float | None, guard: bool, cut: bool, text: str) -> None:
+def test_words_need_speech(logprob: float | None, seconds: int, guard: bool, cut: bool, text: str) -> None:
     class Inventive(Listener):
         def transcribe(self, clips: Sequence[np.ndarray], languages: Sequence[str | None]) -> Any:
             return [Transcription("one", "en", avg_logprob=logprob) for _ in clips]
 
-    work = work_of({named("rain.wav"): [(16_000, 0.0, 0.0)]})
+    work = work_of({named("rain.wav"): [(seconds * 16_000, 0.0, 0.0)]})
     utterance = work.utterances[0]
-    utterance.raw[:] = 0.05 * np.random.default_rng(0).standard_normal(16_000)
+    utterance.raw[:] = 0.05 * np.random.default_rng(0).standard_normal(seconds * 16_000)
     if cut:
         utterance.levels["speech_ratio"] = 0.5
     Transcribe(Inventive(), recipe(silence_guard=guard))(work)
