@@ -1,10 +1,11 @@
 """Do batches hear what the library itself hears, one recording at a time? Every difference is listed.
 
     python -m benchmarks.faithful conformer:infra/demo/checkpoints/conformer-digits.nemo ../shared/data
-    python -m benchmarks.faithful whisper:infra/demo/checkpoints/whisper-digits.pt ../shared/data --every 10
+    python -m benchmarks.faithful whisper:infra/demo/checkpoints/whisper-digits.pt ../shared/data --windows 64
 
 Hears every recording under a folder, in its tars too, of at most a window's length: first in batches through the
-engine, then by ``ASRModel.transcribe`` or ``whisper.transcribe`` (temperature 0, no fallback), one by one.
+engine, then one by one by ``ASRModel.transcribe``, ``whisper.transcribe`` (temperature 0, no fallback) or a CTC model
+and processor of transformers.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
+from whisper.audio import CHUNK_LENGTH
 
 from infra.demo import evaluate
 from schemas.config import AsrSettings, AudioSettings
@@ -22,6 +24,7 @@ from schemas.errors import MemberError
 from workers.decoding.decoder import Decoder
 from workers.engines import whisper_loop
 from workers.engines.base import Transcription
+from workers.engines.batching import Capacity
 from workers.engines.registry import load_transcriber
 
 RATE = 16_000
@@ -58,7 +61,22 @@ def library(spec: str) -> Callable[[list[np.ndarray]], list[str]]:
     family, _, path = spec.partition(":")
     if family == "whisper":
         return evaluate.whisper(Path(path), temperature=0.0, condition_on_previous_text=False, language="en")
-    return evaluate.conformer(Path(path))
+    return transformers_ctc(path) if family in ("wav2vec2", "hubert") else evaluate.conformer(Path(path))
+
+
+def transformers_ctc(path: str) -> Callable[[list[np.ndarray]], list[str]]:
+    """The documented way of transformers: each clip alone, so without padding or mask."""
+    import torch
+    from transformers import AutoModelForCTC, Wav2Vec2Processor
+
+    processor, model = Wav2Vec2Processor.from_pretrained(path), AutoModelForCTC.from_pretrained(path).eval()
+
+    def hear(clip: np.ndarray) -> str:
+        values = processor(clip, sampling_rate=RATE, return_tensors="pt")["input_values"]
+        with torch.inference_mode():
+            return str(processor.batch_decode(model(values).logits.argmax(dim=-1))[0])
+
+    return lambda clips: [hear(clip) for clip in clips]
 
 
 def main() -> None:
@@ -66,10 +84,13 @@ def main() -> None:
     parser.add_argument("spec")
     parser.add_argument("folder", type=Path)
     parser.add_argument("--every", type=int, default=1, help="only every so many recordings")
+    parser.add_argument("--windows", type=int, help="of 30 s in one of Whisper's batches, instead of its own choice")
     options = parser.parse_args()
     whisper_loop.TEMPERATURES = (0.0,)  # what a fallback draws at random cannot agree
     names, clips = recordings(options.folder, options.every)
     engine = load_transcriber(options.spec, "cpu", AsrSettings())
+    if options.windows and isinstance(engine, whisper_loop.WhisperLoop):
+        engine.capacity = Capacity(options.windows * CHUNK_LENGTH, max_waste=0.0)
     answers = engine.transcribe(clips, ["en"] * len(clips))
     ours = [answer.text.strip() if isinstance(answer, Transcription) else f"({answer.message})" for answer in answers]
     theirs = [text.strip() for text in library(options.spec)(clips)]
