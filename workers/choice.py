@@ -9,6 +9,7 @@ import pyarrow.compute as pc
 
 from schemas.config import Recipe, Storage
 from schemas.records import Receipt
+from schemas.spec import short_names
 from workers.arrow import table_of
 from workers.quality.scored import TRANSCRIPT_COLUMNS, UTTERANCE_COLUMNS, scored
 from workers.receipts import Staging
@@ -31,7 +32,8 @@ def choose(receipts: Sequence[Receipt], recipe: Recipe, staging: Staging) -> tup
         return "raw", "raw, as nothing with a reference was heard both raw and denoised"
     overall = measured[0][1]
     chosen = "denoised" if overall.shown == "lower" else "raw"
-    heard = f"{engine}'s WER on {count(overall.utterances, 'utterance')} with a reference"
+    called = short_names(recipe.asr.transcribers)[engine]
+    heard = f"{called}'s WER on {count(overall.utterances, 'utterance')} with a reference"
     return chosen, f"{chosen}, as denoising changes {heard} by {judged(overall)}"
 
 

@@ -35,10 +35,11 @@ def browser() -> Iterator[Any]:
 
 @pytest.fixture(scope="module")
 def address(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A report whose first utterances say hostile things."""
+    """A report whose first utterances say hostile things, and whose names are long."""
     destination = str(tmp_path_factory.mktemp("published"))
     speech = report_corpus.clips(shared_data, digits=4)
     manifest = report_corpus.publish(report_corpus.rows_of(speech, hostile=True), destination)
+    manifest = manifest.model_copy(update={"chosen_input": f"raw, as denoising changes conformer:{'/archive' * 12}"})
     return f"file://{write_report(manifest, destination, Storage())}"
 
 

@@ -206,9 +206,9 @@ class Slice:
     @property
     def top(self) -> float:
         """The rate that bars are drawn up to: small slices may err without measure."""
-        rates = [row["wer"] for row in self.rows if row["wer"] is not None]
-        sound = [row["wer"] for row in self.rows if row["wer"] is not None and not row["small"]]
-        return min(1.0, 1.15 * max(sound or rates or [1.0])) or 1.0
+        judged = [row for row in self.rows if row["wer"] is not None]
+        sound = [row for row in judged if not row["small"]] or judged
+        return min(1.0, max([max(1.15 * row["wer"], row["wer_high"] or 0.0) for row in sound], default=1.0)) or 1.0
 
 
 def _slices(quality: list[dict[str, Any]]) -> list[Slice]:
