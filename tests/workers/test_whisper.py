@@ -83,7 +83,8 @@ def test_a_batch_is_what_the_library_hears_one_by_one(
     assert [one.text for one in got] == [one.text for one in singly]  # type: ignore[union-attr]
     first, segments = got[0], expected[0]["segments"]
     assert isinstance(first, Transcription)
-    assert min(s["avg_logprob"] for s in segments) <= first.avg_logprob <= max(s["avg_logprob"] for s in segments)
+    told = [s["avg_logprob"] for s in segments]
+    assert min(told) - 1e-4 <= first.avg_logprob <= max(told) + 1e-4  # batches round in another way
     assert first.no_speech_prob == pytest.approx(min(s["no_speech_prob"] for s in segments), abs=1e-6)
 
 
