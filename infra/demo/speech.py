@@ -100,7 +100,7 @@ class Speech:
         """
         rng = self.rng
         source = self._source()
-        spread_db = 0.0 if rng.random() < 0.6 else rng.uniform(0, LEVEL_SPREAD_DB)
+        spread_db = 0.0 if rng.random() < 0.4 else rng.uniform(0, LEVEL_SPREAD_DB)
         long_share = float(rng.choice([0.0, 0.1, 0.3]))
         pieces: list[np.ndarray] = []
         spoken: list[Spoken] = []

@@ -29,6 +29,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
 from whisper import load_model
 from whisper.audio import FRAMES_PER_SECOND, TOKENS_PER_SECOND, log_mel_spectrogram
 from whisper.model import Whisper
@@ -289,13 +290,18 @@ class Trainee(nn.Module):
 
 @dataclass(frozen=True)
 class Stage:
-    """``windows`` are the batches' seconds in turn; ``rate`` and ``harshness`` go from the first to the last value."""
+    """``windows`` are the batches' seconds in turn; ``rate`` and ``harshness`` go from the first to the last value.
+
+    With ``averaged`` the weights in the end are their mean over the last half of the steps (Izmailov et al.,
+    arXiv:1803.05407).
+    """
 
     steps: int
     windows: tuple[int, ...]
     rate: tuple[float, float]
     harshness: tuple[float, float]
     writes: bool = True  # whether the decoder learns too
+    averaged: bool = False
 
 
 BEGINNING = (
@@ -308,9 +314,10 @@ FRESH = 0.3  # share of the steps that draw a new batch; the others see an earli
 KEPT_BATCHES = 60
 
 
-def going_on(steps: int) -> tuple[Stage, ...]:
-    """The one stage of a training that starts from a trained model."""
-    return (Stage(steps, (2, 30, 8, 15, 30, 15), (2e-3, 1e-5), (0.3, 0.8)),)
+def going_on(steps: int, averaged: bool = False) -> tuple[Stage, ...]:
+    """The one stage of a training that starts from a trained model; an average wants weights that keep moving."""
+    rate = (1e-3, 2e-4) if averaged else (2e-3, 1e-5)
+    return (Stage(steps, (2, 30, 8, 15, 30, 15), rate, (0.3, 0.8), averaged=averaged),)
 
 
 def draw(speech: Speech, seconds: int) -> Example:
@@ -343,6 +350,7 @@ def train(model: Trainee, speech: Speech, stages: Sequence[Stage]) -> Iterator[s
     for number, stage in enumerate(stages, 1):
         kept: dict[int, list[Batch]] = {seconds: [] for seconds in stage.windows}
         seen: dict[int, list[list[float]]] = {seconds: [] for seconds in stage.windows}
+        mean = AveragedModel(model)
         for step in range(stage.steps):
             done = step / stage.steps
             speech.harshness = stage.harshness[0] + (stage.harshness[1] - stage.harshness[0]) * done
@@ -362,15 +370,19 @@ def train(model: Trainee, speech: Speech, stages: Sequence[Stage]) -> Iterator[s
             loss.backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimizer.step()
+            if stage.averaged and done >= 0.5:
+                mean.update_parameters(model)
             seen[seconds].append(figures)
             if step % 25 == 24:
                 means = "; ".join(
-                    f"{window} s " + "/".join(f"{mean:.2f}" for mean in np.mean(rows[-25:], axis=0))
+                    f"{window} s " + "/".join(f"{figure:.2f}" for figure in np.mean(rows[-25:], axis=0))
                     for window, rows in sorted(seen.items())
                     if rows
                 )
                 yield f"stage {number}, step {step + 1}: frames/text/look/digits {means}; {time.process_time():.0f} s"
                 seen = {window: [] for window in seen}
+        if stage.averaged:
+            model.load_state_dict(mean.module.state_dict())
 
 
 def _next_batch(kept: list[Batch], speech: Speech, seconds: int) -> Batch:
@@ -386,6 +398,7 @@ def _next_batch(kept: list[Batch], speech: Speech, seconds: int) -> Batch:
 def main() -> None:
     parser = arguments(__doc__)
     parser.add_argument("--steps", type=int, default=1400, help="how long to train with --start")
+    parser.add_argument("--average", action="store_true", help="with --start: end at the mean of the second half")
     options = parser.parse_args()
     torch.set_num_threads(1)
     torch.manual_seed(options.seed)
@@ -394,7 +407,8 @@ def main() -> None:
     model = Trainee()
     if options.start:
         model.load(options.start)
-    for progress in train(model, speech, going_on(options.steps) if options.start else BEGINNING):
+    stages = going_on(options.steps, options.average) if options.start else BEGINNING
+    for progress in train(model, speech, stages):
         print(progress, flush=True)
     model.export(options.checkpoint)
 
