@@ -13,7 +13,7 @@ import typer
 from flows import terminal
 from flows.form import description_of
 from flows.guard import guarded
-from flows.options import given, listed, merge, overrides, read_config, speech
+from flows.options import given, listed, merge, overrides, read_config, settled, speech
 from schemas import config
 
 app = typer.Typer(
@@ -311,7 +311,7 @@ def _form(
         "cluster": {"address": ray_address},
         "storage": storage,
     }
-    return merge(merge(read_config(file) if file else {}, given(flags)), overrides(settings or []))
+    return settled(merge(read_config(file) if file else {}, given(flags)), overrides(settings or []))
 
 
 def main() -> None:

@@ -32,6 +32,7 @@ from schemas.config import (
     Trusted,
 )
 from schemas.errors import VoxmillError
+from schemas.families import translators
 from schemas.manifest import RunManifest
 from schemas.records import Discovery, Plan, Run
 from tasks.artifacts import publish_artifacts
@@ -46,6 +47,7 @@ from tasks.wording import count
 from workers.cluster import connect
 from workers.engines.checkpoints import check_trusted, checkpoint_digest
 from workers.engines.registry import check_ready
+from workers.sources.discover import check_apart
 from workers.storage import absolute_url
 from workers.voices import key_digest, voice_key
 
@@ -129,7 +131,10 @@ def parameters_of(
     language: str | None,
     **others: Any,
 ) -> CorpusParameters:
-    """The run's parameters from the form: its short fields go into the recipe; one left unset leaves the recipe's."""
+    """The run's parameters from the form: its short fields go into the recipe; one left unset leaves the recipe's.
+
+    Raises VoxmillError where a transcriber cannot do its task, or the destination lies in a source.
+    """
     asr = {"transcribers": transcribers, "language": language}
     settled = recipe.model_copy(
         update={
@@ -137,7 +142,14 @@ def parameters_of(
             "tts": recipe.tts.model_copy(update={"synthesizer": tts} if tts is not None else {}),
         }
     )
-    return CorpusParameters(recipe=settled, destination=absolute_url(destination), **others)
+    if cannot := settled.asr.cannot_translate:
+        can = " and ".join(translators())
+        raise VoxmillError(
+            f"{', '.join(cannot)} cannot translate; {can} can", "asr.task", "Leave it out of transcribers"
+        )
+    parameters = CorpusParameters(recipe=settled, destination=absolute_url(destination), **others)
+    check_apart(parameters.sources, parameters.destination)
+    return parameters
 
 
 def fingerprint_of(recipe: Recipe, engines: Sequence[str], storage: Storage, trusted: Sequence[str]) -> str:

@@ -94,6 +94,24 @@ def overrides(settings: Iterable[str]) -> dict[str, Any]:
     return result
 
 
+SHORT = {"transcribers": ("asr", "transcribers"), "language": ("asr", "language"), "tts": ("tts", "synthesizer")}
+
+
+def settled(form: Mapping[str, Any], later: Mapping[str, Any]) -> dict[str, Any]:
+    """``form`` with the settings of ``--set`` laid on it, also on those that the form has under a short name.
+
+    >>> settled({"language": "en"}, {"recipe": {"asr": {"language": "de"}}})
+    {'recipe': {'asr': {'language': 'de'}}}
+    """
+    recipe = later.get("recipe", {})
+    kept = {name: value for name, value in form.items() if name not in SHORT or not _holds(recipe, *SHORT[name])}
+    return merge(kept, later)
+
+
+def _holds(recipe: Mapping[str, Any], group: str, name: str) -> bool:
+    return isinstance(recipe.get(group), Mapping) and name in recipe[group]
+
+
 def speech(settings: Iterable[str]) -> dict[str, Any]:
     """The regenerate flow's ``speech`` from ``name=value`` settings, with ``tts.`` before the name or without.
 

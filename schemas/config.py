@@ -163,12 +163,12 @@ class AsrSettings(Settings):
         None, description="arithmetic of faster-whisper; float16 on a GPU and int8 on a CPU when unset"
     )
 
-    @model_validator(mode="after")
-    def _only_whisper_translates(self) -> AsrSettings:
+    @property
+    def cannot_translate(self) -> list[str]:
+        """The transcribers that are to translate and cannot. Empty in a run's settled parameters: a form's short
+        fields come into the recipe after it was checked."""
         others = [spec for spec in self.transcribers if EngineSpec.parse(spec).family not in translators()]
-        if self.task == "translate" and others:
-            raise ValueError(f"{', '.join(others)} cannot translate; {' and '.join(translators())} can")
-        return self
+        return others if self.task == "translate" else []
 
     @property
     def first_input(self) -> Literal["raw", "denoised"]:

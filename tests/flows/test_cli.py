@@ -88,6 +88,36 @@ def test_a_file_of_parameters_takes_the_flags_names(checkpoint: str, tmp_path: P
     assert "source: no parameter of this name; there are sources, " in voxmill("plan", "-c", config).output
 
 
+def test_set_comes_after_flags_and_the_task_is_that_of_the_transcribers_in_the_end(
+    checkpoint: str, tmp_path: Path
+) -> None:
+    config = tmp_path / "nightly.yaml"
+    config.write_text("transcribers: ['whisper:/file.pt']\nrecipe: {asr: {task: translate}}\n")
+    common = ("plan", tmp_path / "a.tar", "-d", tmp_path / "lake", "-c", config)
+    assert "whisper:/file.pt: " in voxmill(*common).output
+    assert "whisper:/flag.pt: " in voxmill(*common, "--transcribers", "whisper:/flag.pt").output
+    both = ("--transcribers", "whisper:/flag.pt", "--set", f'asr.transcribers=["{checkpoint}"]')
+    assert "a.tar: " in voxmill(*common, *both).output
+    refused = voxmill(*common, "--transcribers", "conformer:/x.nemo")
+    assert refused.output.startswith("error: asr.task: conformer:/x.nemo cannot translate; whisper and faster-whisper")
+
+
+def test_a_destination_inside_a_source_is_refused(checkpoint: str, tmp_path: Path) -> None:
+    lake = tmp_path / "calls" / "lake"
+    for source in (tmp_path, tmp_path / "calls", lake, tmp_path / "*", tmp_path / "**", tmp_path / "calls" / "l?ke"):
+        refused = voxmill("plan", tmp_path / "a.tar", source, "-d", lake, "--transcribers", checkpoint)
+        assert refused.exit_code == 1
+        assert f"{source}: the destination lies in this source" in refused.output
+    for source in (
+        tmp_path / "call",
+        tmp_path / "*.tar",
+        tmp_path / "**" / "*.wav",
+        lake / "in",
+        tmp_path / "calls/a*",
+    ):
+        assert "lies in this source" not in voxmill("plan", source, "-d", lake, "--transcribers", checkpoint).output
+
+
 @pytest.fixture
 def lake(tmp_path: Path) -> Path:
     """A destination with one published run of one utterance table."""

@@ -35,6 +35,7 @@ def test_a_family_is_one_line(toy: str, tmp_path: Path, monkeypatch: pytest.Monk
     with pytest.raises(ValueError, match=r"there are whisper.*toy"):
         EngineSpec.parse("toys:x")
     settings = AsrSettings(transcribers=(toy,), task="translate")
+    assert not settings.cannot_translate
 
     with pytest.raises(VoxmillError, match="can run code as it is loaded"):  # unless its line says otherwise
         check_trusted(toy, [])

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
 import fsspec
+from fsspec.utils import glob_translate
 
 from schemas.config import Storage
+from schemas.errors import VoxmillError
 from schemas.ids import stable_id
 from schemas.reasons import Reason
 from schemas.records import Archive, Discovery, Layout, Reject
 from workers.sources.beside import Beside
 from workers.sources.entries import archive_reject
-from workers.sources.folder import Infos, is_pattern, objects, root_of, version_of_all
+from workers.sources.folder import MAGIC, Infos, is_pattern, objects, root_of, version_of_all
 from workers.sources.kinds import Kind, is_archive_name, kind_of
 from workers.sources.published import SKIPPED_WHOLE
 from workers.sources.sniff import layout_of
@@ -40,6 +43,25 @@ def discover(sources: Sequence[str], storage: Storage) -> Discovery:
     beside = Beside(storage)
     archives = [_with_sidecars(archive, beside) for archive in archives]
     return Discovery(tuple(archives), tuple(item for item in found.values() if isinstance(item, Reject)))
+
+
+def check_apart(sources: Sequence[str], destination: str) -> None:
+    """Raise VoxmillError where ``destination`` lies in one of ``sources``: each run would read the last one's tables.
+
+    Of a pattern, that is where it matches the destination, a folder that this lies in, or a table's file.
+    """
+    inside = destination.rstrip("/")
+    above = _folders(inside)
+    files = [f"{inside}/utterances/run_date=2000-01-01/run_id=x/part-0.parquet", f"{inside}/_runs/x.json"]
+    for source in sources:
+        url = absolute_url(source).rstrip("/")
+        pattern = re.compile(glob_translate(url)) if MAGIC.search(url) else None
+        if url in (inside, *above) or (pattern and any(pattern.match(name) for name in (inside, *above, *files))):
+            raise VoxmillError(
+                "the destination lies in this source, so every run would take the last one's tables for input",
+                source,
+                f"Choose a destination outside, instead of {destination}, or a source that leaves it out",
+            )
 
 
 def _source(url: str, storage: Storage) -> list[Archive | Reject]:
@@ -115,13 +137,18 @@ def _group(fs: fsspec.AbstractFileSystem, path: str, infos: Infos, storage: Stor
 def _not_covered(archives: Iterable[Archive]) -> list[Archive]:
     """Without loose files and folders that lie inside another folder that is a source: they are in it already."""
     archives = list(archives)
-    roots = [archive.uri.rstrip("/") + "/" for archive in archives if archive.layout is Layout.FOLDER]
+    roots = {archive.uri.rstrip("/") for archive in archives if archive.layout is Layout.FOLDER}
     covering = (Layout.FOLDER, Layout.FILE)
-    return [
-        archive
-        for archive in archives
-        if archive.layout not in covering or not any(archive.uri.startswith(root) for root in roots)
-    ]
+    return [archive for archive in archives if archive.layout not in covering or not roots & set(_folders(archive.uri))]
+
+
+def _folders(uri: str) -> list[str]:
+    """All folders that a file or folder lies in.
+
+    >>> _folders("s3://calls/a/b.wav")
+    ['s3:', 's3:/', 's3://calls', 's3://calls/a']
+    """
+    return [uri[:end] for end, char in enumerate(uri.rstrip("/")) if char == "/"]
 
 
 def _with_sidecars(archive: Archive, beside: Beside) -> Archive:

@@ -20,12 +20,12 @@ from workers.sources.store import StoreError, is_local, uri_of, version_of
 from workers.storage import open_filesystem
 
 Infos = dict[str, dict[str, Any]]  # path on the filesystem -> what it says of the object
-_MAGIC = re.compile(r"[*?\[]")
+MAGIC = re.compile(r"[*?\[]")
 
 
 def root_of(fs: fsspec.AbstractFileSystem, path: str) -> str:
     """The folder that member names are relative to: the path itself, or what stands before a pattern's first star."""
-    match = _MAGIC.search(path) if is_pattern(fs, path) else None
+    match = MAGIC.search(path) if is_pattern(fs, path) else None
     return path if not match else path[: match.start()].rpartition("/")[0]
 
 
@@ -52,7 +52,7 @@ def objects(fs: fsspec.AbstractFileSystem, path: str) -> Infos:
 
 def is_pattern(fs: fsspec.AbstractFileSystem, path: str) -> bool:
     """Whether ``path`` is a pattern; a file or folder whose name has brackets or stars in it is none."""
-    return bool(_MAGIC.search(path)) and not fs.exists(path)
+    return bool(MAGIC.search(path)) and not fs.exists(path)
 
 
 def version_of_all(infos: Infos) -> tuple[int, str]:
