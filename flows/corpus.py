@@ -184,7 +184,11 @@ def announce(planned: Plan, run: Run) -> None:
     shards: dict[str, list[int]] = {}
     for shard in planned.shards:
         shards.setdefault(shard.archive.uri, []).append(shard.members_in)
+    if planned.unopened:
+        logger.info("%s done already and unchanged", count(len(planned.unopened), "archive"))
     for archive in planned.archives:
+        if archive.uri in planned.unopened:
+            continue
         mine, skipped = shards.get(archive.uri, []), planned.skipped.get(archive.uri, 0)
         logger.info(
             "%s: %s in %s, %d published already",

@@ -207,6 +207,7 @@ class Plan:
     archives: tuple[Archive, ...]
     skipped: dict[str, int] = field(default_factory=dict)  # archive URI -> members already published
     rejects: tuple[Reject, ...] = ()  # whole sources and archives that cannot be read
+    unopened: frozenset[str] = frozenset()  # URIs of archives that are done and unchanged
 
     @property
     def members(self) -> int:

@@ -13,6 +13,9 @@ from schemas.manifest import RunManifest
 from tasks.wording import clock, count, engine_names, name_of, rate, size, yield_of
 
 
+ARCHIVES_SHOWN = 50  # those with most rejects and members; the manifest holds all
+
+
 def summary(manifest: RunManifest) -> RenderableType:
     """Tables for a terminal: archives, word errors, rejects by reason, and the run's figures."""
     parts: list[RenderableType] = [_archives(manifest)]
@@ -103,9 +106,12 @@ def _table(title: str, *columns: str, left: int = 1) -> Table:
 
 def _archives(manifest: RunManifest) -> Table:
     table = _table(f"Run {manifest.run_id}", "archive", "members in", "published", "rejected", "utterances", "hours")
-    for a in manifest.archives:
+    shown = sorted(manifest.archives, key=lambda one: (-one.members_rejected, -one.members_in))[:ARCHIVES_SHOWN]
+    for a in [one for one in manifest.archives if one in shown]:
         cells = (a.members_in, a.members_published, a.members_rejected, a.utterances)
         table.add_row(Text(name_of(a.uri)), *(f"{n:,}" for n in cells), f"{a.hours:.3f}")
+    if more := len(manifest.archives) - len(shown):
+        table.add_row(f"and {count(more, 'more archive')}", style="dim")
     cells = (manifest.members_in, manifest.members_published, manifest.members_rejected, manifest.utterances)
     table.add_row("all", *(f"{n:,}" for n in cells), f"{manifest.hours:.3f}", style="bold")
     return table

@@ -80,9 +80,12 @@ def versions() -> dict[str, str]:
 
 
 def _archives(plan: Plan, finished: Sequence[Receipt], failed: Sequence[Receipt]) -> list[ArchiveCounts]:
-    """One per archive of the plan, then one per source that is none because it could not be read."""
+    """One per archive that the plan opened, then one per source that is none because it could not be read.
+
+    Those that were done already stand in the manifests of earlier runs: a night's own does not grow with all the rest.
+    """
     unfinished = {receipt.archive_uri for receipt in failed}
-    known = {archive.uri: archive for archive in plan.archives}
+    known = {archive.uri: archive for archive in plan.archives if archive.uri not in plan.unopened}
     by_uri: dict[str, list[Receipt]] = {uri: [] for uri in known}
     for receipt in finished:
         by_uri.setdefault(receipt.archive_uri, []).append(receipt)

@@ -119,6 +119,7 @@ def test_an_unchanged_archive_is_not_opened_again(tmp_path: Path, monkeypatch: p
     assert again(done) == ([], [])
     _tar(tmp_path / "a.tar", {**files, "new.wav": b"\7" * 99})
     assert again(done) == (["new.wav"], ["a.tar"])
+    assert _plan(parameters, done).unopened == {str(tmp_path / "b.zip")}
 
 
 def test_content_tells_versions_of_reproducible_tars_apart(tmp_path: Path) -> None:

@@ -158,6 +158,8 @@ def test_sources_that_cannot_be_read_count_each_for_itself(tmp_path: Path) -> No
     assert verify_run(manifest, str(tmp_path / "lake"), STORAGE) == []
     assert stage_source_rejects(plan, staging) == stage_source_rejects(plan, staging)
     assert stage_source_rejects(plan_of(good), staging) == []
+    done = dataclasses.replace(plan_of(good), unopened=frozenset({"/a.tar"}))
+    assert summed(done, [], tmp_path).archives == []  # an earlier run's manifest has it
 
 
 def test_only_what_a_run_has_done_itself_counts_in_its_pace(tmp_path: Path) -> None:

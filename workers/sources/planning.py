@@ -56,6 +56,7 @@ def make_plan(discovery: Discovery, fingerprint: str, parameters: CorpusParamete
         archives=discovery.archives,
         skipped={a.uri: part.skipped for a, part in zip(discovery.archives, parts, strict=True) if part.skipped},
         rejects=tuple(reject for reject in problems if not is_refused(reject, known)),
+        unopened=frozenset(archive.uri for archive in discovery.archives if is_unchanged(archive, known)),
     )
 
 
