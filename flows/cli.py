@@ -5,6 +5,7 @@ Nothing heavy is imported before a command runs: ``--help`` answers at once.
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -93,7 +94,7 @@ def run(
     verbose: Verbose = False,
 ) -> None:
     """Publish tables and a report of archives. What is published already is skipped."""
-    with terminal.reported(RESUME):
+    with terminal.reported(RESUME, verbose):
         form = _form(
             config, set_, sources, destination, transcribers, tts, language, reprocess, trust, ray_address,
             _reach(endpoint_url, region, profile, anonymous, credentials_block),
@@ -124,7 +125,7 @@ def plan(
     verbose: Verbose = False,
 ) -> None:
     """Show what a run would do. Reads no audio beyond headers and writes nothing."""
-    with terminal.reported():
+    with terminal.reported(verbose=verbose):
         form = _form(
             config, set_, sources, destination, transcribers, tts, language, reprocess, trust, None,
             _reach(endpoint_url, region, profile, anonymous, credentials_block),
@@ -148,7 +149,7 @@ def report(
     verbose: Verbose = False,
 ) -> None:
     """Build the quality report of a published run again, or compare two runs."""
-    with terminal.reported():
+    with terminal.reported(verbose=verbose):
         storage = _reach(endpoint_url, region, profile, anonymous, credentials_block)
         terminal.prepare()
         from flows.launch import launch_report
@@ -178,7 +179,7 @@ def regenerate(
     verbose: Verbose = False,
 ) -> None:
     """Speak a published run's texts afresh; hear the result and compare."""
-    with terminal.reported(RESUME):
+    with terminal.reported(RESUME, verbose):
         form = {
             "destination": destination,
             "run_id": run_id,
@@ -217,7 +218,7 @@ def export(
     verbose: Verbose = False,
 ) -> None:
     """Write a published run's clips out with the manifests that NeMo, Hugging Face and Lhotse train from."""
-    with terminal.reported():
+    with terminal.reported(verbose=verbose):
         form = {
             "destination": destination,
             "folder": folder,
@@ -242,15 +243,20 @@ def verify(
     region: Region = None,
     profile: Profile = None,
     anonymous: Anonymous = None,
+    credentials_block: Block = None,
+    verbose: Verbose = False,
 ) -> None:
     """Check published runs. Every file there with its rows and bytes, counts that add up, nothing left over."""
-    with terminal.reported():
+    with terminal.reported(verbose=verbose):
+        terminal.prepare()
         from tasks.verify import verify as check
         from tasks.wording import count
         from workers.storage import absolute_url
 
-        reach = given(_reach(endpoint_url, region, profile, anonymous, None))
-        manifests, wrong = check(absolute_url(destination), run_id, _settings().Storage(**reach))
+        reach = given(_reach(endpoint_url, region, profile, anonymous, credentials_block))
+        storage = _settings().Storage(**reach)
+        with _access(storage):
+            manifests, wrong = check(absolute_url(destination), run_id, storage)
         if wrong:
             terminal.fail(*wrong)
         if not manifests:
@@ -267,7 +273,7 @@ def demo(
     verbose: Verbose = False,
 ) -> None:
     """Run it all on a small corpus. Corpus and checkpoints come along; no network is needed."""
-    with terminal.reported("voxmill demo goes on where this run stopped."):
+    with terminal.reported("voxmill demo goes on where this run stopped.", verbose):
         root = folder.expanduser().absolute()
         terminal.prepare(root / "prefect")
         terminal.starting()
@@ -275,6 +281,15 @@ def demo(
         from flows.launch import launch_corpus
 
         launch_corpus(demo_form(root, bool(reprocess), minutes), verbose)
+
+
+def _access(storage: config.Storage) -> AbstractContextManager[None]:
+    """With the credentials of a Prefect block, where one is named; Prefect is not imported otherwise."""
+    if not storage.credentials_block:
+        return nullcontext()
+    from flows.credentials import access
+
+    return access(storage)
 
 
 def _settings() -> Any:

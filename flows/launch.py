@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import traceback
 from typing import Any, cast
 
 from prefect import Flow
@@ -12,7 +11,6 @@ from prefect.exceptions import ParameterBindError, ParameterTypeError, Signature
 from flows import terminal
 from flows.form import problems
 from schemas.config import Layout
-from schemas.errors import VoxmillError
 from schemas.manifest import RunManifest
 
 
@@ -23,7 +21,7 @@ def launch_corpus(form: dict[str, Any], verbose: bool) -> None:
 
     terminal.quiet(verbose)
     checked = checked_form(corpus, form)
-    state = started(corpus, checked, verbose)
+    state = started(corpus, checked)
     manifest = state.result(raise_on_failure=False)
     if not isinstance(manifest, RunManifest):
         terminal.console().print(f"{NOTHING_NEW}: {state.message} Use --reprocess to do it again.")
@@ -48,7 +46,7 @@ def launch_report(form: dict[str, Any], verbose: bool) -> None:
     from flows.report import report
 
     terminal.quiet(verbose)
-    state = started(report, checked_form(report, form), verbose)
+    state = started(report, checked_form(report, form))
     terminal.console().print(state.result(raise_on_failure=False), soft_wrap=True, markup=False)
 
 
@@ -57,7 +55,7 @@ def launch_regenerate(form: dict[str, Any], verbose: bool) -> None:
     from flows.regenerate import regenerate
 
     terminal.quiet(verbose)
-    state = started(regenerate, checked_form(regenerate, form), verbose)
+    state = started(regenerate, checked_form(regenerate, form))
     if state.is_failed():
         terminal.fail(state.message or str(state.name))
     terminal.console().print(f"{state.name}: {state.message}", soft_wrap=True, markup=False)
@@ -68,7 +66,7 @@ def launch_export(form: dict[str, Any], verbose: bool) -> None:
     from flows.export import export
 
     terminal.quiet(verbose)
-    state = started(export, checked_form(export, form), verbose)
+    state = started(export, checked_form(export, form))
     terminal.console().print(f"{state.name}: {state.message}", soft_wrap=True, markup=False)
 
 
@@ -89,23 +87,10 @@ def checked_form(flow: Flow[..., Any], form: dict[str, Any]) -> dict[str, Any]:
         terminal.fail(str(error))
 
 
-def started(flow: Flow[..., Any], form: dict[str, Any], verbose: bool) -> State[Any]:
-    """The final state of a run of ``flow``. Where it broke off: its reason as one line, and exit 1.
-
-    VoxmillError and Ctrl-C go on upwards, to :func:`flows.terminal.reported`.
-    """
-    try:
-        state: Any = flow(**form, return_state=True)
-        outcome = state.result(raise_on_failure=False)
-    except VoxmillError:
-        raise
-    except Exception as error:  # the boundary to a person: what nobody foresaw is one line as well
-        outcome = error
-    if isinstance(outcome, KeyboardInterrupt | VoxmillError):
-        raise outcome
+def started(flow: Flow[..., Any], form: dict[str, Any]) -> State[Any]:
+    """The final state of a run of ``flow``; raises what it broke off with, for :func:`flows.terminal.reported`."""
+    state: Any = flow(**form, return_state=True)
+    outcome = state.result(raise_on_failure=False)
     if isinstance(outcome, BaseException):
-        if verbose:
-            terminal.errors().print("".join(traceback.format_exception(outcome)), markup=False, soft_wrap=True)
-        reason = " ".join(str(outcome).split()) or type(outcome).__name__
-        terminal.fail(f"{type(outcome).__name__}: {reason} (--verbose shows where)")
+        raise outcome
     return cast("State[Any]", state)

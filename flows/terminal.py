@@ -6,12 +6,14 @@ import functools
 import logging
 import os
 import sys
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 import typer
+from click import ClickException
 
 from flows.guard import INTERRUPTED
 from schemas.errors import VoxmillError
@@ -101,12 +103,22 @@ def _without_failures(record: logging.LogRecord) -> bool:
 
 
 @contextmanager
-def reported(resume: str = "") -> Iterator[None]:
-    """Turn errors meant for people into one line and exit 1, and Ctrl-C into ``resume`` and exit 130."""
+def reported(resume: str = "", verbose: bool = False) -> Iterator[None]:
+    """Turn errors into one line and exit 1, and Ctrl-C into ``resume`` and exit 130.
+
+    An error that nobody foresaw is one line as well; its traceback comes with ``verbose``.
+    """
     try:
         yield
     except VoxmillError as error:
         fail(str(error))
+    except (typer.Exit, typer.Abort, ClickException):
+        raise
+    except Exception as error:
+        if verbose:
+            errors().print("".join(traceback.format_exception(error)), markup=False, soft_wrap=True)
+        reason = " ".join(str(error).split()) or type(error).__name__
+        fail(f"{type(error).__name__}: {reason}" + ("" if verbose else " (--verbose shows where)"))
     except KeyboardInterrupt:
         errors().print(f"Stopped. {resume}", style="yellow", markup=False, soft_wrap=True)
         sys.stdout.flush()

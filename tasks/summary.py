@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import posixpath
 from urllib.parse import urlsplit
 
@@ -11,7 +12,6 @@ from rich.text import Text
 
 from schemas.manifest import RunManifest
 from tasks.wording import clock, count, engine_names, name_of, rate, size, yield_of
-
 
 ARCHIVES_SHOWN = 50  # those with most rejects and members; the manifest holds all
 
@@ -69,6 +69,7 @@ def _secret(manifest: RunManifest, destination: str) -> str:
     if not destination.startswith(("s3://", "s3a://")):
         return ""
     endpoint = (manifest.parameters.get("storage") or {}).get("endpoint_url")
+    endpoint = endpoint or os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")  # the chain's own
     if not endpoint:
         return "CREATE SECRET (TYPE s3, PROVIDER credential_chain);\n"
     parts = urlsplit(endpoint)

@@ -144,6 +144,15 @@ def publish(lake: Path, file: PublishedFile, rejected: int = 2) -> None:
     target.write_text(manifest.model_dump_json())
 
 
+def test_what_nobody_foresaw_is_one_line_too(lake: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (lake / "_runs" / "r1.json").write_text("{}")
+    refused = voxmill("verify", lake)
+    assert refused.exit_code == 1
+    assert len(refused.output.strip().splitlines()) == 1
+    assert "r1" in refused.output
+    assert "Traceback" not in refused.output
+
+
 def test_verify_believes_a_sound_destination(lake: Path) -> None:
     sound = voxmill("verify", lake)
     assert sound.exit_code == 0, sound.output
