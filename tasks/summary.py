@@ -69,7 +69,7 @@ def _secret(manifest: RunManifest, destination: str) -> str:
     if not destination.startswith(("s3://", "s3a://")):
         return ""
     endpoint = (manifest.parameters.get("storage") or {}).get("endpoint_url")
-    endpoint = endpoint or os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")  # the chain's own
+    endpoint = endpoint or os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
     if not endpoint:
         return "CREATE SECRET (TYPE s3, PROVIDER credential_chain);\n"
     parts = urlsplit(endpoint)
