@@ -58,7 +58,8 @@ _FIELDS: dict[str, list[tuple[str, pa.DataType, str]]] = {
         ("language", pa.string(), "language as given, else as detected (BCP-47)"),
         ("speaker", pa.string(), "speaker as given"),
         ("reference", pa.string(), "reference transcript as given; null where there is none"),
-        ("reference_scope", pa.string(), "what the reference covers: utterance, or recording for a piece of a cut one"),
+        ("reference_scope", pa.string(), "what the reference covers: utterance; recording, of which this is a piece; "
+            "partial, a recording of which a piece was lost, so that nothing is scored"),
         ("transcript", pa.string(), "the chosen transcript"),
         ("transcript_engine", pa.string(), "engine of the chosen transcript"),
         ("transcript_input", pa.string(), "raw or denoised: what the chosen transcript was heard from"),

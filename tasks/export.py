@@ -125,7 +125,7 @@ def _regenerated(row: Row, blob: Row) -> Clip:
 def _recorded(
     row: Row, data: bytes, rate: int, duration_s: float, text: Literal["reference", "transcript", "either"]
 ) -> Clip:
-    reference = row["reference"] if row["reference_scope"] != "recording" and text != "transcript" else None
+    reference = row["reference"] if row["reference_scope"] == "utterance" and text != "transcript" else None
     return Clip(
         id=row["utterance_id"],
         name=name_of(row["utterance_id"], "flac"),

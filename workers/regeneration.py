@@ -80,7 +80,7 @@ def _work(
 ) -> Work:  # fmt: skip
     utterances, rejects = [], []
     for row in rows:
-        reference = row["reference"] if row["reference_scope"] != "recording" and text != "transcript" else None
+        reference = row["reference"] if row["reference_scope"] == "utterance" and text != "transcript" else None
         heard = row["transcript"] if text != "reference" else None
         if not (reference or heard):
             rejects.append(_without_text(row, text))

@@ -25,13 +25,15 @@ def rows_of(work: Work, recipe: Recipe) -> dict[str, list[Row]]:
         "utterances": [], "transcripts": [], "audio": [], "features": [], "regenerated": [],
         "rejects": [reject_row(reject, work.shard.id) for reject in (*work.shard.rejects, *work.rejects)],
     }  # fmt: skip
+    kept = {utterance.id(work.shard.archive.uri) for utterance in work.utterances}
+    lost = {reject.member for reject in work.rejects if reject.utterance_id and reject.utterance_id not in kept}
     for utterance in work.utterances:
         keys = {
             "utterance_id": utterance.id(work.shard.archive.uri),
             "archive": work.shard.archive.uri,
             "member": utterance.member.name,
         }
-        rows["utterances"].append(keys | _utterance(utterance, work, recipe))
+        rows["utterances"].append(keys | _utterance(utterance, work, recipe, utterance.member.name in lost))
         rows["transcripts"] += [keys | row for row in _transcripts(utterance, work)]
         rows["regenerated"] += [keys | _regenerated(one, utterance, work, recipe) for one in utterance.regenerations]
         if utterance.denoised is not None:
@@ -41,7 +43,8 @@ def rows_of(work: Work, recipe: Recipe) -> dict[str, list[Row]]:
     return rows
 
 
-def _utterance(utterance: Utterance, work: Work, recipe: Recipe) -> Row:
+def _utterance(utterance: Utterance, work: Work, recipe: Recipe, is_partial: bool) -> Row:
+    """The row of one utterance; of a recording that ``is_partial`` another piece was lost."""
     engine, heard = recipe.asr.transcribers[0], recipe.asr.first_input
     chosen = utterance.transcriptions.get((engine, heard))
     return {
@@ -58,7 +61,7 @@ def _utterance(utterance: Utterance, work: Work, recipe: Recipe) -> Row:
         "language": utterance.member.language or recipe.asr.language or (chosen.language if chosen else None),
         "speaker": utterance.member.speaker,
         "reference": utterance.member.text,
-        "reference_scope": "utterance" if _is_whole(utterance) else "recording",
+        "reference_scope": "utterance" if _is_whole(utterance) else "partial" if is_partial else "recording",
         "transcript": chosen.text if chosen else None,
         "transcript_engine": engine if chosen else None,
         "transcript_input": heard if chosen else None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
@@ -79,14 +80,22 @@ def _score_transcripts(transcripts: list[Row], owners: dict[str, Row], languages
 
 
 def _recordings(scored: list[Row], owners: dict[str, Row]) -> Iterable[list[Row]]:
-    """Transcripts of the pieces of each cut recording, in time order, per channel, engine and input."""
+    """Transcripts of the pieces of each cut recording, in time order, per channel, engine and input.
+
+    Only recordings of which every piece was heard: the words of one that was lost, or that this engine has refused,
+    would count as errors of the others.
+    """
     recordings: dict[tuple[Any, ...], list[Row]] = {}
+    pieces_of = [one for one in owners.values() if one.get("reference_scope") == "recording"]
+    cut = Counter((one["member_key"], one["channel"]) for one in pieces_of)
     for row in scored:
         owner = owners[row["utterance_id"]]
         if owner["reference_scope"] == "recording":
             key = (owner["member_key"], owner["channel"], row["engine"], row["input"])
             recordings.setdefault(key, []).append(row)
-    for pieces in recordings.values():
+    for key, pieces in recordings.items():
+        if len(pieces) < cut[key[:2]]:
+            continue
         yield sorted(pieces, key=lambda row: owners[row["utterance_id"]]["start_s"])
 
 

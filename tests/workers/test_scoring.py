@@ -24,3 +24,26 @@ def test_a_translation_is_scored_as_english(task: str, text: str) -> None:
     transcript = {"utterance_id": "u", "engine": engine, "input": "raw", "text": "I can't"}
     score_rows([utterance], [transcript], Recipe.model_validate({"asr": {"transcribers": [engine], "task": task}}))
     assert transcript["normalized_text"] == text
+
+
+@pytest.mark.parametrize(
+    ("scope", "heard", "deletions"), [("recording", 2, 0), ("recording", 1, None), ("partial", 2, None)]
+)
+def test_a_lost_piece_is_no_error_of_the_others(scope: str, heard: int, deletions: int | None) -> None:
+    engine = "whisper:tiny"
+    utterances: list[dict[str, Any]] = [
+        {
+            "utterance_id": name, "member_key": "m", "channel": 0, "start_s": start, "duration_s": 1.0,
+            "language": "en", "reference": "a b c d", "reference_scope": scope,
+            "transcript_engine": engine, "transcript_input": "raw",
+        }
+        for name, start in (("u", 0.0), ("v", 1.0))
+    ]  # fmt: skip
+    texts = {"u": "a b", "v": "c d"}
+    transcripts: list[dict[str, Any]] = [
+        {"utterance_id": one["utterance_id"], "engine": engine, "input": "raw", "text": texts[one["utterance_id"]]}
+        for one in utterances[:heard]
+    ]
+    score_rows(utterances, transcripts, Recipe.model_validate({"asr": {"transcribers": [engine]}}))
+    assert [row.get("deletions") for row in transcripts] == [deletions] * heard
+    assert all(row["normalized_text"] for row in transcripts)
