@@ -77,7 +77,8 @@ def _publish(plan: Plan, receipts: list[Receipt], parameters: CorpusParameters, 
     more = {"chosen_input": choice, "rejected_again": rejected_again(earlier, ledger)}
     manifest = manifest.model_copy(update=more | regenerated_hours(files, destination, storage))
     manifest = judged(manifest, parameters.gate, destination, storage)
-    commit(manifest, finished, layout.manifest(run.id), staging, storage)
+    if left := commit(manifest, finished, layout.manifest(run.id), staging, storage):
+        logger.warning(left)
     for check in manifest.gate:
         (logger.warning if check.breached else logger.info)("%s: %s", check.name, check.reason)
     logger.info("Run %s is published: %s", run.id, layout.manifest(run.id))

@@ -106,8 +106,10 @@ def publish_regenerated(
     manifest = manifest_of(run, todo.plan, parameters, finished, failed, files, quality, [])  # type: ignore[arg-type]
     manifest = manifest.model_copy(update={"kind": "regenerate", **regenerated_hours(files, destination, storage)})
     url = Layout(destination=destination).manifest(run.id)
-    commit(manifest, finished, url, staging, storage)
-    get_run_logger().info("Run %s is published: %s", run.id, url)
+    logger = get_run_logger()
+    if left := commit(manifest, finished, url, staging, storage):
+        logger.warning(left)
+    logger.info("Run %s is published: %s", run.id, url)
     return manifest
 
 

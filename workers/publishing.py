@@ -181,11 +181,18 @@ def write_ledger(receipts: Sequence[Receipt], url: str, staging: Staging, storag
     return ledger
 
 
-def commit(manifest: RunManifest, receipts: Sequence[Receipt], url: str, staging: Staging, storage: Storage) -> None:
-    """The manifest at ``url``, which makes the run visible; then its shards' staged files go."""
+def commit(manifest: RunManifest, receipts: Sequence[Receipt], url: str, staging: Staging, storage: Storage) -> str:
+    """The manifest at ``url``, which makes the run visible; then its shards' staged files go.
+
+    Once the manifest is there the run is published, and nothing raises: returns why files could not be removed, or "".
+    """
     fs, path = open_filesystem(url, storage)
     put_bytes(fs, path, manifest.model_dump_json(indent=1).encode())
-    staging.clear(receipts)
+    try:
+        staging.clear(receipts)
+    except Exception as error:  # whatever a store raises
+        return f"Run {manifest.run_id} is published, but its staged files could not be removed: {error}"
+    return ""
 
 
 _TEXTS = ("words", "text", "normalized_text", "normalized_reference")  # of transcripts: large, and scored already
