@@ -18,6 +18,7 @@ from workers.publishing import (
     commit,
     in_plan_order,
     join_late,
+    read_published,
     regenerated_hours,
     stage_source_rejects,
     write_ledger,
@@ -74,7 +75,8 @@ def _publish(plan: Plan, receipts: list[Receipt], parameters: CorpusParameters, 
     manifest = manifest_of(
         run, plan, parameters, finished, failed, [*files, *quality_files], quality, superseded(earlier, ledger)
     )
-    more = {"chosen_input": choice, "rejected_again": rejected_again(earlier, ledger)}
+    heard = read_published(files, "utterances", ["archive", "member"], destination, storage)
+    more = {"chosen_input": choice, "rejected_again": rejected_again(earlier, ledger, heard)}
     manifest = manifest.model_copy(update=more | regenerated_hours(files, destination, storage))
     manifest = judged(manifest, parameters.gate, destination, storage)
     if left := commit(manifest, finished, layout.manifest(run.id), staging, storage):

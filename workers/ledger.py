@@ -92,9 +92,12 @@ def superseded(runs: list[PastRun], ledger: pa.Table) -> list[Superseded]:
     return found
 
 
-def rejected_again(runs: list[PastRun], ledger: pa.Table) -> int:
-    """How many members of a new ``ledger`` are to be tried once more, as ``runs`` have said already."""
-    found = [_names(_to_retry(table)) for table in (ledger, *(run.members for run in runs))]
+def rejected_again(runs: list[PastRun], ledger: pa.Table, utterances: pa.Table) -> int:
+    """How many members of a new ``ledger`` are rejected and to be tried once more, as ``runs`` have said already.
+
+    Those of which something is published, whose names are in ``utterances``, are not rejected.
+    """
+    found = [_names(_to_retry(table)) for table in (_without(ledger, utterances), *(run.members for run in runs))]
     known = pa.chunked_array([chunk for names in found[1:] for chunk in names.chunks], pa.string())
     return int(pc.sum(pc.is_in(found[0], known.combine_chunks())).as_py() or 0)
 
