@@ -8,10 +8,11 @@ from prefect.cache_policies import NO_CACHE
 from schemas.config import CorpusParameters, Layout
 from schemas.errors import VoxmillError
 from schemas.manifest import RunManifest
-from schemas.records import Plan, Published, Receipt, Run
+from schemas.records import Plan, Receipt, Run
+from workers.again import Again, rejected_as_before
 from workers.compact import parts_of
 from workers.gate import judged
-from workers.ledger import published, rejected_again, runs_in_force, superseded
+from workers.ledger import rejected_again, runs_in_force, superseded
 from workers.publishing import (
     check_counts,
     choose_input,
@@ -29,19 +30,17 @@ from workers.receipts import Staging
 from workers.sources.store import StoreError
 from workers.summing import manifest_of
 
-
-def published_members(parameters: CorpusParameters, fingerprint: str) -> Published:
-    """What is in force at the destination for these settings, which a run need not do again."""
-    return published(runs_in_force(parameters.destination, parameters.storage), fingerprint)
+WARNED_OF = 20  # rejects named one by one
 
 
 @task(cache_policy=NO_CACHE)
-def publish(plan: Plan, receipts: list[Receipt], parameters: CorpusParameters, run: Run) -> RunManifest:
+def publish(plan: Plan, receipts: list[Receipt], parameters: CorpusParameters, run: Run) -> RunManifest | Again:
     """Publish what ``receipts`` have staged, and return the manifest.
 
     Every step before the manifest can be repeated; until it is there, no reader sees the run. Shards that failed are
-    left out and named in it; a run that breaches its gate is published too, as ``failed_quality``. Raises VoxmillError
-    where nothing can be published, the counts do not add up or the destination cannot be written to.
+    left out and named in it; a run that breaches its gate is published too, as ``failed_quality``. Where all that came
+    out was rejected before in the same way, nothing is published: that is returned. Raises VoxmillError where nothing
+    can be published, the counts do not add up or the destination cannot be written to.
     """
     try:
         return _publish(plan, receipts, parameters, run)
@@ -49,7 +48,7 @@ def publish(plan: Plan, receipts: list[Receipt], parameters: CorpusParameters, r
         raise StoreError(error, parameters.destination) from error
 
 
-def _publish(plan: Plan, receipts: list[Receipt], parameters: CorpusParameters, run: Run) -> RunManifest:
+def _publish(plan: Plan, receipts: list[Receipt], parameters: CorpusParameters, run: Run) -> RunManifest | Again:
     logger, storage, destination = get_run_logger(), parameters.storage, parameters.destination
     layout = Layout(destination=destination)
     staging = Staging(layout.staging(plan.fingerprint), storage)
@@ -59,9 +58,17 @@ def _publish(plan: Plan, receipts: list[Receipt], parameters: CorpusParameters, 
     finished, choice = choose_input(finished, parameters.recipe, staging, storage)
     finished += stage_source_rejects(plan, staging)
     failed = [receipt for receipt in receipts if receipt.failed]
-    if failed and not any(receipt.members_in for receipt in finished):
+    earlier = [] if parameters.reprocess else runs_in_force(destination, storage)
+    again = rejected_as_before(plan, finished, earlier, staging, destination, storage)
+    if again:
+        staging.clear(finished)  # so that the next run tries them again
+        for line in [*again.lines[:WARNED_OF], *(["..."] if again.lines[WARNED_OF:] else [])]:
+            logger.warning("Rejected as before: %s", line)
+        if not failed:
+            return again
+    if failed and (again or not any(receipt.members_in for receipt in finished)):
         raise VoxmillError(
-            f"all {len(failed)} shards failed, the first with {failed[0].failed}",
+            f"{'all ' * (not again)}{len(failed)} shards failed, the first with {failed[0].failed}",
             failed[0].archive_uri,
             "Nothing is published; mend the cause and run again",
         )

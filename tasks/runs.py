@@ -54,10 +54,14 @@ def latest_manifest(
 
 
 def find_manifest(destination: str, run_id: str | None, storage: Storage) -> RunManifest:
-    """The manifest of ``run_id``, by default of the latest corpus run; raises VoxmillError where there is none."""
+    """The manifest of ``run_id``, by default of the latest corpus run, if possible one that published utterances.
+
+    Raises VoxmillError where there is none.
+    """
     if run_id:
         return read_manifest(destination, run_id, storage)
-    manifest = latest_manifest(destination, storage)
+    manifest = latest_manifest(destination, storage, lambda run: run.kind == "corpus" and run.utterances > 0)
+    manifest = manifest or latest_manifest(destination, storage)
     if manifest is None:
         raise VoxmillError("nothing is published here yet", destination, "Start a run first: voxmill run")
     return manifest

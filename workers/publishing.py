@@ -18,8 +18,9 @@ from schemas.config import Recipe, Storage
 from schemas.errors import VoxmillError
 from schemas.ids import stable_id
 from schemas.manifest import PublishedFile, RunManifest
+from schemas.reasons import MAY_PASS
 from schemas.records import Plan, Receipt, Reject
-from schemas.tables import LEDGER, schema_of
+from schemas.tables import LEDGER, RETRY, schema_of
 from workers.arrow import table_of
 from workers.choice import apply_choice, choose
 from workers.compact import Part, write_part, write_table
@@ -81,7 +82,7 @@ def _stage_rejects_of(uri: str, rejects: Sequence[Reject], fingerprint: str, sta
             "member": reject.member,
             "member_key": reject.member_key,
             "side": "",
-            "status": "rejected",
+            "status": RETRY if reject.reason in MAY_PASS else "rejected",
             "shard_id": shard_id,
         }
         for reject in rejects
