@@ -9,6 +9,7 @@ from schemas.config import CorpusParameters, Layout
 from schemas.errors import VoxmillError
 from schemas.manifest import RunManifest
 from schemas.records import Plan, Receipt, Run
+from tasks.runs import after_published
 from workers.again import Again, rejected_as_before
 from workers.compact import parts_of
 from workers.gate import judged
@@ -72,12 +73,15 @@ def _publish(plan: Plan, receipts: list[Receipt], parameters: CorpusParameters, 
             failed[0].archive_uri,
             "Nothing is published; mend the cause and run again",
         )
+    started, run = run.id, after_published(run, destination, storage)
+    if run.id != started:
+        logger.info("Run %s is published as %s: it is to follow the runs that are published already", started, run.id)
     partition = f"run_date={run.date}/run_id={run.id}"
     parts = parts_of(finished, partition, parameters.max_file_mb << 20)
     logger.info("Run %s: %d staged files become %d", run.id, sum(len(part.files) for part in parts), len(parts))
     files = write_parts(parts, destination, staging, storage)
     quality, quality_files = write_quality(files, partition, destination, storage)
-    earlier = runs_in_force(destination, storage)
+    earlier = [one for one in runs_in_force(destination, storage) if one.manifest.run_id < run.id]
     ledger = write_ledger(finished, layout.ledger(run.id), staging, storage)
     manifest = manifest_of(
         run, plan, parameters, finished, failed, [*files, *quality_files], quality, superseded(earlier, ledger)

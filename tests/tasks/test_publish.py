@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import logging
+import tempfile
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 import tasks.publish
 from schemas.config import CorpusParameters, Layout, Storage
 from schemas.errors import VoxmillError
 from schemas.manifest import RunManifest
 from schemas.reasons import MAY_PASS, Reason
-from schemas.records import Archive, Member, Plan, Receipt, Reject, Run, Shard
+from schemas.records import ID_TIME, Archive, Member, Plan, Receipt, Reject, Run, Shard
 from schemas.records import Layout as ArchiveLayout
 from schemas.tables import LEDGER, RETRY
-from tasks.runs import find_manifest
+from tasks.runs import after_published, find_manifest
 from workers.again import Again, sources_again
 from workers.arrow import table_of
 from workers.ledger import runs_in_force
@@ -156,3 +159,29 @@ def test_the_latest_run_is_the_latest_with_utterances(lake: Path) -> None:
     published(lake, "3", staged(lake, "z"))
     assert find_manifest(str(lake), None, Storage()).run_id == "2"
     assert find_manifest(str(lake), "3", Storage()).run_id == "3"
+
+
+def test_what_is_published_last_is_in_force(lake: Path) -> None:
+    """A run that started first, by its clock, and is published after another."""
+    later, earlier = "20260101T235959Z-bbbbbbbb", "20260101T120000Z-aaaaaaaa"
+    published(lake, later, staged(lake, "x"), staged(lake, "y"))
+    manifest = published(lake, earlier, staged(lake, "x", text="changed"))
+    assert (manifest.run_id, manifest.run_date) == ("20260102T000000Z-aaaaaaaa", "2026-01-02")
+    assert all(f"/run_date=2026-01-02/run_id={manifest.run_id}/" in file.path for file in manifest.files)
+    assert run_ids(lake) == [later, manifest.run_id]
+    assert (lake / f"_runs/{manifest.run_id}.members.parquet").is_file()
+    assert [(one.run_id, one.members) for one in manifest.supersedes] == [(later, 1)]
+    in_force = {one.manifest.run_id: one.members.num_rows for one in runs_in_force(str(lake), Storage())}
+    assert in_force == {later: 1, manifest.run_id: 1}
+
+
+@given(st.text("0123456789TZ-ab", min_size=1, max_size=26) | st.datetimes().map(lambda at: f"{at:{ID_TIME}}-ffffffff"))
+def test_an_id_follows_every_other(last: str) -> None:
+    own = "20260101T120000Z-aaaaaaaa"
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "_runs").mkdir()
+        (Path(folder) / f"_runs/{last}.json").touch()
+        run = after_published(Run(own, "2026-01-01", ""), folder, Storage())
+    assert run.id > last
+    assert (run.id == own) == (last < own)
+    assert run.id.endswith("-aaaaaaaa")
