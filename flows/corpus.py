@@ -38,7 +38,7 @@ from tasks.artifacts import publish_artifacts
 from tasks.discover import discover
 from tasks.gate import emit_breach, failure
 from tasks.plan import plan
-from tasks.process import process
+from tasks.process import clear_finished, process
 from tasks.publish import publish
 from tasks.report import report
 from tasks.summary import headline
@@ -105,6 +105,7 @@ def corpus(
         fingerprint = fingerprint_of(parameters.recipe, parameters.recipe.engines, storage, trusted)
         discovery = readable(discover(parameters.sources, storage))
         past = runs_in_force(parameters.destination, storage)
+        clear_finished(past, fingerprint, parameters)
         known = published(past, fingerprint)
         planned = plan(untouched(discovery), fingerprint, parameters, untouched(known))
         announce(planned, run)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import cached_property
 from typing import Any
 
@@ -19,7 +19,7 @@ from schemas.config import Storage
 from schemas.errors import VoxmillError
 from schemas.records import ErrorCounts, Receipt, StagedFile, StageTime
 from workers.parquet import to_bytes
-from workers.storage import open_filesystem, put_bytes, read_all, remove
+from workers.storage import changed_at, open_filesystem, put_bytes, read_all, remove
 
 _RECEIPT = ".receipt.json"
 
@@ -80,6 +80,27 @@ class Staging:
         except FileNotFoundError:
             return frozenset()
         return frozenset(name.rsplit("/", 1)[-1].removesuffix(_RECEIPT) for name in names if name.endswith(_RECEIPT))
+
+    def clear_finished(self, finished: Mapping[str, float | None]) -> int:
+        """Remove what a run that published has left of shards, by a death before or in :meth:`clear`; how many files.
+
+        ``finished``: shard -> when it was published. A file that is newer is of a run that does the shard once more.
+        """
+        fs, root = self._opened
+        fs.invalidate_cache(root)
+        try:
+            infos = fs.ls(root, detail=True) if finished else []
+        except FileNotFoundError:
+            return 0
+        left = []
+        for info in infos:
+            shard_id = info["name"].rsplit("/", 1)[-1].partition(".")[0]
+            published, staged = finished.get(shard_id), changed_at(info)
+            if shard_id in finished and (published is None or staged is None or staged <= published):
+                left.append(f"{root}/{info['name'].rsplit('/', 1)[-1]}")
+        remove(fs, [path for path in left if path.endswith(_RECEIPT)])
+        remove(fs, [path for path in left if not path.endswith(_RECEIPT)])
+        return len(left)
 
     def receipts(self, shard_ids: Iterable[str]) -> list[Receipt]:
         """The receipts of ``shard_ids``, which must be done, marked as ``resumed``; fetched side by side.

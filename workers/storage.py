@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import datetime as dt
 import os
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -91,6 +92,20 @@ def remove(fs: fsspec.AbstractFileSystem, paths: Sequence[str]) -> None:
 
     with ThreadPoolExecutor(REMOVED_AT_ONCE) as pool:
         list(pool.map(remove_one, paths))
+
+
+def changed_at(info: Mapping[str, Any]) -> float | None:
+    """When a listed file was last changed, in seconds since 1970 by its store's clock; None where it does not say."""
+    for field in ("mtime", "LastModified", "last_modified", "updated", "modified", "created"):
+        when = info.get(field)
+        if isinstance(when, str):
+            with contextlib.suppress(ValueError):
+                when = dt.datetime.fromisoformat(when)
+        if isinstance(when, dt.datetime):
+            return (when if when.tzinfo else when.replace(tzinfo=dt.UTC)).timestamp()
+        if isinstance(when, int | float):
+            return float(when)
+    return None
 
 
 def touch(url: str, storage: Storage) -> None:

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import tasks.process
 import tasks.publish
 from schemas.config import CorpusParameters, Layout, Storage
 from schemas.errors import VoxmillError
@@ -185,3 +186,31 @@ def test_an_id_follows_every_other(last: str) -> None:
     assert run.id > last
     assert (run.id == own) == (last < own)
     assert run.id.endswith("-aaaaaaaa")
+
+
+@pytest.mark.parametrize("died_after", ["the manifest", "the receipts"])
+def test_what_a_run_has_published_is_not_taken_up_by_a_later_one(
+    lake: Path, died_after: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tasks.process, "get_run_logger", lambda: logging.getLogger(__name__))
+
+    def died(self: Staging, receipts: list[Receipt]) -> None:
+        if died_after == "the receipts":
+            for one in receipts:
+                (lake / f"_staging/f/{one.shard_id}.receipt.json").unlink()
+
+    def clear() -> set[str]:
+        """Shards that have files left."""
+        tasks.process.clear_finished(runs_in_force(str(lake), Storage()), "f", parameters_at(lake))
+        return {path.name.partition(".")[0] for path in (lake / "_staging/f").iterdir()}
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Staging, "clear", died)
+        published(lake, "1", staged(lake, "x"), staged(lake, "y"))
+    staged(lake, "stopped")  # of a run that was stopped meanwhile
+    tasks.process.clear_finished(runs_in_force(str(lake), Storage()), "g", parameters_at(lake))
+    assert staging_of(lake).done() >= {"stopped"}
+    assert clear() == {"stopped"}
+    staged(lake, "x")  # of a run that does it all again, and was stopped
+    assert clear() == {"stopped", "x"}
+    assert staging_of(lake).done() == {"stopped", "x"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import time
 from pathlib import Path
 
 import pyarrow as pa
@@ -64,3 +65,15 @@ def test_what_another_run_has_cleared_is_cleared(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
     with pytest.raises(VoxmillError, match=r"another run has published it meanwhile.*run again"):
         staging.receipts(["a"])  # as found a moment before
+
+
+def test_in_s3_a_shard_is_finished_by_what_is_older_than_its_publication(s3: S3) -> None:
+    storage = Storage(**s3.storage)
+    staging = Staging(f"{s3.bucket('staging')}/_staging/f", storage)
+    stage(staging, "a", "b", "c")
+    now = time.time()
+    assert staging.clear_finished({}) == 0
+    assert staging.clear_finished({"a": now + 60, "b": now - 60, "d": now}) == 2
+    assert staging.done() == {"b", "c"}
+    assert staging.clear_finished({"b": None}) == 2
+    assert staging.done() == {"c"}
