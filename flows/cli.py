@@ -245,12 +245,16 @@ def verify(
 ) -> None:
     """Check published runs. Every file there with its rows and bytes, counts that add up, nothing left over."""
     with terminal.reported():
+        from tasks.verify import unfinished
         from tasks.verify import verify as check
         from tasks.wording import count
         from workers.storage import absolute_url
 
         reach = given(_reach(endpoint_url, region, profile, anonymous, None))
-        manifests, wrong = check(absolute_url(destination), run_id, _settings().Storage(**reach))
+        root, storage = absolute_url(destination), _settings().Storage(**reach)
+        manifests, wrong = check(root, run_id, storage)
+        for line in [] if run_id else unfinished(root, storage):
+            terminal.console().print(f"Note: {line}.", soft_wrap=True, markup=False)
         if wrong:
             terminal.fail(*wrong)
         if not manifests:
