@@ -249,14 +249,18 @@ def verify(
     """Check published runs. Every file there with its rows and bytes, counts that add up, nothing left over."""
     with terminal.reported(verbose=verbose):
         terminal.prepare()
+        from tasks.verify import unfinished
         from tasks.verify import verify as check
         from tasks.wording import count
         from workers.storage import absolute_url
 
         reach = given(_reach(endpoint_url, region, profile, anonymous, credentials_block))
-        storage = _settings().Storage(**reach)
+        root, storage = absolute_url(destination), _settings().Storage(**reach)
         with _access(storage):
-            manifests, wrong = check(absolute_url(destination), run_id, storage)
+            manifests, wrong = check(root, run_id, storage)
+            left = [] if run_id else unfinished(root, storage)
+        for line in left:
+            terminal.console().print(f"Note: {line}.", soft_wrap=True, markup=False)
         if wrong:
             terminal.fail(*wrong)
         if not manifests:

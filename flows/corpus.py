@@ -39,14 +39,16 @@ from tasks.artifacts import publish_artifacts
 from tasks.discover import discover
 from tasks.gate import emit_breach, failure
 from tasks.plan import plan
-from tasks.process import process
-from tasks.publish import publish, published_members
+from tasks.process import clear_finished, process
+from tasks.publish import publish
 from tasks.report import report
 from tasks.summary import headline
 from tasks.wording import count
+from workers.again import Again, sources_again
 from workers.cluster import connect
 from workers.engines.checkpoints import check_trusted, checkpoint_digest
 from workers.engines.registry import check_ready
+from workers.ledger import published, runs_in_force
 from workers.sources.discover import check_apart
 from workers.storage import absolute_url
 from workers.voices import key_digest, voice_key
@@ -104,14 +106,19 @@ def corpus(
     with access(storage), voice_secret(parameters.recipe.tts):
         fingerprint = fingerprint_of(parameters.recipe, parameters.recipe.engines, storage, trusted)
         discovery = readable(discover(parameters.sources, storage))
-        published = published_members(parameters, fingerprint)
-        planned = plan(untouched(discovery), fingerprint, parameters, untouched(published))
+        past = runs_in_force(parameters.destination, storage)
+        clear_finished(past, fingerprint, parameters)
+        known = published(past, fingerprint)
+        planned = plan(untouched(discovery), fingerprint, parameters, untouched(known))
         announce(planned, run)
-        if not planned.shards and not planned.rejects:
-            return Completed(name=NOTHING_NEW, message="Everything found is published already for these settings.")
+        again = sources_again(planned.rejects, past)
+        if not planned.shards and (again or not planned.rejects):
+            return nothing_new(again)
         with connect(cluster, storage):
-            receipts = process(untouched(planned), parameters, untouched(published), run)
+            receipts = process(untouched(planned), parameters, untouched(known), run)
             manifest = publish(untouched(planned), untouched(receipts), parameters, run)
+        if isinstance(manifest, Again):
+            return nothing_new(manifest)
         page = report(manifest, parameters.destination, storage)
     publish_artifacts(manifest, parameters.destination, page)
     emit_breach(manifest, parameters.destination, page)
@@ -200,6 +207,12 @@ def announce(planned: Plan, run: Run) -> None:
     for reject in planned.rejects:
         logger.warning("%s: %s [%s]", reject.archive, reject.message, reject.reason)
     logger.info("Run %s: %s in %s", run.id, count(planned.members, "member"), count(len(planned.shards), "shard"))
+
+
+def nothing_new(again: Again | None) -> State[RunManifest | None]:
+    """The final state of a flow run that publishes nothing: all is published, or rejected ``again`` as before."""
+    message = str(again) if again else "Everything found is published already for these settings."
+    return Completed(name=NOTHING_NEW, message=message)
 
 
 def finished(manifest: RunManifest, more: str = "") -> State[RunManifest | None]:

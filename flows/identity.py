@@ -8,7 +8,7 @@ from typing import Any
 
 from prefect.runtime import flow_run
 
-from schemas.records import Run
+from schemas.records import ID_TIME, Run
 from tasks.wording import name_of
 
 
@@ -16,9 +16,7 @@ def new_run() -> Run:
     """A run that starts now (UTC). Its id sorts by time and ends in the first digits of Prefect's flow run id."""
     now = dt.datetime.now(dt.UTC)
     suffix = str(flow_run.get_id() or uuid.uuid4().hex)[:8]
-    return Run(
-        id=f"{now:%Y%m%dT%H%M%SZ}-{suffix}", date=f"{now:%Y-%m-%d}", started_at=now.isoformat(timespec="seconds")
-    )
+    return Run(id=f"{now:{ID_TIME}}-{suffix}", date=f"{now:%Y-%m-%d}", started_at=now.isoformat(timespec="seconds"))
 
 
 def run_name() -> str:

@@ -17,9 +17,9 @@ from schemas.config import CorpusParameters
 from schemas.records import Plan, Shard
 from tasks.discover import discover
 from tasks.plan import plan
-from tasks.publish import published_members
 from tasks.runs import latest_manifest
 from tasks.wording import clock, count, name_of, size
+from workers.ledger import published, runs_in_force
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,8 @@ def preview(form: dict[str, Any]) -> Preview:
         recipe = parameters.recipe
         fingerprint = fingerprint_of(recipe, recipe.engines, parameters.storage, parameters.trusted)
         discovery = readable(discover.fn(parameters.sources, parameters.storage))
-        planned = plan.fn(discovery, fingerprint, parameters, published_members(parameters, fingerprint))
+        known = published(runs_in_force(parameters.destination, parameters.storage), fingerprint)
+        planned = plan.fn(discovery, fingerprint, parameters, known)
         return Preview(planned, _pace(parameters, fingerprint))
 
 

@@ -29,7 +29,7 @@ Language = Annotated[str | None, Field(description="language of recordings that 
 Synthesizer = Annotated[SynthesizerSpec | None, Field(description="voice engine spec; none: nothing is regenerated")]
 Voices = Annotated[tuple[str, ...], Field(description="voices dealt to speakers; empty: the spec's own voice")]
 Reprocess = Annotated[bool, Field(description="process again what is already published for the same settings")]
-RunId = Annotated[str | None, Field(description="id of a published run; the latest when unset")]
+RunId = Annotated[str | None, Field(description="id of a published run; the latest with utterances when unset")]
 Compare = Annotated[
     tuple[str, str] | None,
     Field(description="ids of two published runs: a page on what changed from the first to the second"),

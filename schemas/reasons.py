@@ -60,5 +60,6 @@ MAY_PASS = frozenset(
         Reason.OUT_OF_MEMORY,  # on a device that others use
     )
 )
-"""Reasons that lie around a member, not in it. One rejected for such a reason while it was read, decoded or heard is
-tried again by the next run. All others hold as long as the member and the settings stay the same."""
+"""Reasons that lie around a member, not in it. One of which all or a segment was rejected for such a reason, while it
+was read, decoded, heard or spoken, is tried again by the next run. All others hold as long as the member and the
+settings stay the same."""

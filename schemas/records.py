@@ -11,6 +11,9 @@ from enum import StrEnum
 from schemas.ids import stable_id
 
 Seconds = float
+ID_TIME = (
+    "%Y%m%dT%H%M%SZ"  # what the id of a run begins with, UTC; the first digits of its flow run's id follow a hyphen
+)
 
 
 class Layout(StrEnum):
@@ -221,7 +224,8 @@ class Plan:
 
 @dataclass(frozen=True)
 class Run:
-    """One run of a flow: ``id`` sorts by time, ``date`` is the partition (YYYY-MM-DD), ``started_at`` ISO 8601 UTC."""
+    """One run of a flow: ``id`` sorts by time, those of published runs in the order of their publication; ``date`` is
+    the partition (YYYY-MM-DD), ``started_at`` ISO 8601 UTC."""
 
     id: str
     date: str

@@ -8,11 +8,27 @@ from prefect.cache_policies import NO_CACHE
 from schemas.config import CorpusParameters, Layout
 from schemas.records import Plan, Published, Receipt, Run, Shard
 from tasks.progress import Progress
+from workers.ledger import PastRun, finished_shards
 from workers.pipeline import Job, process_shards
 from workers.receipts import Staging
 from workers.sources.published import to_skip
 from workers.sources.store import StoreError
 from workers.storage import touch
+
+
+def clear_finished(runs: list[PastRun], fingerprint: str, parameters: CorpusParameters) -> None:
+    """Remove the staged shards that ``runs`` have published already, left by one that died before it could do so.
+
+    They would be taken for those of a stopped run, so that ``reprocess`` would publish their rows once more. A store
+    that refuses is a warning.
+    """
+    logger = get_run_logger()
+    staging = Staging(Layout(destination=parameters.destination).staging(fingerprint), parameters.storage)
+    try:
+        if removed := staging.clear_finished(finished_shards(runs, fingerprint)):
+            logger.info("Removed %d staged files of published shards, left by a run that died", removed)
+    except Exception as error:  # whatever a store raises
+        logger.warning("Staged files of published shards could not be removed: %s", StoreError(error, staging.url))
 
 
 @task(cache_policy=NO_CACHE)

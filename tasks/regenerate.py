@@ -17,6 +17,7 @@ from schemas.records import Archive, Plan, Receipt, Run
 from schemas.records import Layout as ArchiveLayout
 from schemas.tables import schema_of
 from tasks.progress import Progress
+from tasks.runs import after_published
 from workers.compact import parts_of
 from workers.publishing import check_counts, commit, in_plan_order, regenerated_hours, write_parts
 from workers.receipts import Staging
@@ -100,14 +101,17 @@ def publish_regenerated(
     failed = [receipt for receipt in ordered if receipt.failed]
     if failed and not finished:
         raise VoxmillError(f"all {len(failed)} shards failed, the first with {failed[0].failed}", failed[0].archive_uri)
+    run = after_published(run, destination, storage)
     parts = parts_of(finished, f"run_date={run.date}/run_id={run.id}", parameters.max_file_mb << 20)
     files = write_parts(parts, destination, staging, storage)
     quality = schema_of("quality").empty_table()
     manifest = manifest_of(run, todo.plan, parameters, finished, failed, files, quality, [])  # type: ignore[arg-type]
     manifest = manifest.model_copy(update={"kind": "regenerate", **regenerated_hours(files, destination, storage)})
     url = Layout(destination=destination).manifest(run.id)
-    commit(manifest, finished, url, staging, storage)
-    get_run_logger().info("Run %s is published: %s", run.id, url)
+    logger = get_run_logger()
+    if left := commit(manifest, finished, url, staging, storage):
+        logger.warning(left)
+    logger.info("Run %s is published: %s", run.id, url)
     return manifest
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import datetime as dt
 import posixpath
 from collections.abc import Callable
 
@@ -10,13 +12,14 @@ from pydantic import ValidationError
 from schemas.config import Layout, Storage
 from schemas.errors import VoxmillError
 from schemas.manifest import RunManifest
+from schemas.records import ID_TIME, Run
 from workers.storage import absolute_url, open_filesystem
 
 RECENT = 30  # runs of a trend: a month of nights
 
 
 def run_ids(destination: str, storage: Storage) -> list[str]:
-    """Ids of the published runs, oldest first (ids begin with the time a run started)."""
+    """Ids of the published runs, oldest first (:func:`after_published`)."""
     fs, folder = open_filesystem(f"{absolute_url(destination)}/_runs", storage)
     fs.invalidate_cache()
     try:
@@ -28,6 +31,32 @@ def run_ids(destination: str, storage: Storage) -> list[str]:
             "this store refuses to list the runs", destination, f"Check the credentials ({error})"
         ) from None
     return sorted(name.removesuffix(".json") for name in names if name.endswith(".json"))
+
+
+def after_published(run: Run, destination: str, storage: Storage) -> Run:
+    """``run``, with an id (and its date) after those of all published runs: what is published last is in force.
+
+    An id is the time of a run's start, and another run that started later, or before the clock was set back, may be
+    published already. Then this one's id is a second after that one's.
+    """
+    last = max(run_ids(destination, storage), default="")
+    return run if last < run.id else _just_after(last, run)
+
+
+def _just_after(last: str, run: Run) -> Run:
+    """``run`` under the id that is its own but for the time.
+
+    >>> _just_after("20260101T235959Z-bbbbbbbb", Run("20260101T120000Z-aaaaaaaa", "2026-01-01", "")).id
+    '20260102T000000Z-aaaaaaaa'
+    """
+    own = run.id.rpartition("-")[2]
+    try:
+        moment = dt.datetime.strptime(last.partition("-")[0], ID_TIME) + dt.timedelta(seconds=1)
+        later = dataclasses.replace(run, id=f"{moment:{ID_TIME}}-{own}", date=f"{moment:%Y-%m-%d}")
+    except (ValueError, OverflowError):
+        later = run
+    # Behind an id of another making stands whatever begins with it.
+    return later if later.id > last else dataclasses.replace(run, id=f"{last}-{own}")
 
 
 def read_manifest(destination: str, run_id: str, storage: Storage) -> RunManifest:
@@ -54,10 +83,14 @@ def latest_manifest(
 
 
 def find_manifest(destination: str, run_id: str | None, storage: Storage) -> RunManifest:
-    """The manifest of ``run_id``, by default of the latest corpus run; raises VoxmillError where there is none."""
+    """The manifest of ``run_id``, by default of the latest corpus run, if possible one that published utterances.
+
+    Raises VoxmillError where there is none.
+    """
     if run_id:
         return read_manifest(destination, run_id, storage)
-    manifest = latest_manifest(destination, storage)
+    manifest = latest_manifest(destination, storage, lambda run: run.kind == "corpus" and run.utterances > 0)
+    manifest = manifest or latest_manifest(destination, storage)
     if manifest is None:
         raise VoxmillError("nothing is published here yet", destination, "Start a run first: voxmill run")
     return manifest

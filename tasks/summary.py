@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import posixpath
+from glob import escape
 from urllib.parse import urlsplit
 
 from rich.console import Console, Group, RenderableType
@@ -55,7 +56,8 @@ def figures(manifest: RunManifest) -> str:
 def query(manifest: RunManifest, destination: str) -> str:
     """A DuckDB query over the run's published utterances that can be pasted as it is."""
     folders = sorted({posixpath.dirname(file.path) for file in manifest.files if file.table == "utterances"})
-    globs = ", ".join("'{}'".format(f"{destination}/{folder}/*.parquet".replace("'", "''")) for folder in folders)
+    paths = [f"{escape(f'{destination}/{folder}')}/*.parquet" for folder in folders]
+    globs = ", ".join("'{}'".format(path.replace("'", "''")) for path in paths)
     return _secret(manifest, destination) + (
         "SELECT archive, count(*) AS utterances, round(sum(duration_s) / 3600, 3) AS hours,"
         " round(avg(wer), 3) AS mean_wer\n"

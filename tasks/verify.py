@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -12,7 +14,8 @@ from schemas.config import Storage
 from schemas.manifest import PublishedFile, RunManifest
 from schemas.tables import TABLES
 from tasks.runs import read_manifest, run_ids
-from workers.storage import open_filesystem
+from tasks.wording import count, size
+from workers.storage import changed_at, open_filesystem
 
 FOOTERS_AT_ONCE = 16
 
@@ -32,6 +35,30 @@ def orphans(manifests: list[RunManifest], destination: str, storage: Storage) ->
     named = {f"{root.rstrip('/')}/{file.path}" for manifest in manifests for file in manifest.files}
     there = [path for table in TABLES for path in fs.find(f"{root.rstrip('/')}/{table}")]
     return [f"{path}: no manifest names this file" for path in sorted(there) if path not in named]
+
+
+def unfinished(destination: str, storage: Storage) -> list[str]:
+    """What lies in the staging area, a line per fingerprint: no fault, for a run may be at work or be gone on with.
+
+    Nothing but a person can tell whether a stopped run will be: with other settings it never is.
+    """
+    fs, root = open_filesystem(f"{destination}/_staging", storage)
+    fs.invalidate_cache()
+    found: dict[str, list[dict[str, Any]]] = {}
+    for path, info in fs.find(root, detail=True).items():
+        folder, _, name = path.rpartition("/")
+        if not name.startswith("."):  # which proves that the destination can be written to
+            found.setdefault(folder.rpartition("/")[2], []).append(info)
+    lines = []
+    for fingerprint, infos in sorted(found.items()):
+        last = max((changed_at(info) or 0.0 for info in infos), default=0.0)
+        when = f", the last on {dt.datetime.fromtimestamp(last, dt.UTC):%Y-%m-%d}" if last else ""
+        written = size(sum(info["size"] for info in infos))
+        lines.append(
+            f"_staging/{fingerprint}: {count(len(infos), 'file')} ({written}) of unpublished shards{when}. A run with"
+            " the same settings and sources goes on from them; remove the folder if none is under way or to come"
+        )
+    return lines
 
 
 def verify(destination: str, run_id: str | None, storage: Storage) -> tuple[list[RunManifest], list[str]]:
@@ -62,7 +89,7 @@ def _counts(manifest: RunManifest) -> Iterator[str]:
 def _file(file: PublishedFile, destination: str, storage: Storage) -> Iterator[str]:
     fs, path = open_filesystem(f"{destination}/{file.path}", storage)
     try:
-        size = fs.info(path)["size"]
+        length = fs.info(path)["size"]
         with fs.open(path, "rb") as stream:
             footer = pq.read_metadata(stream)
     except FileNotFoundError:
@@ -71,7 +98,7 @@ def _file(file: PublishedFile, destination: str, storage: Storage) -> Iterator[s
     except (OSError, pa.ArrowInvalid) as error:
         yield f"{file.path} cannot be read ({' '.join(str(error).split())})"
         return
-    if size != file.bytes:
-        yield f"{file.path} has {size} bytes, the manifest says {file.bytes}"
+    if length != file.bytes:
+        yield f"{file.path} has {length} bytes, the manifest says {file.bytes}"
     if footer.num_rows != file.rows:
         yield f"{file.path} has {footer.num_rows} rows, the manifest says {file.rows}"

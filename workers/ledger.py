@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import posixpath
 from dataclasses import dataclass
 
@@ -15,16 +16,21 @@ from schemas.manifest import RunManifest, Superseded
 from schemas.records import Published
 from schemas.tables import RETRY
 from workers.sources.store import StoreError
-from workers.storage import open_filesystem
+from workers.storage import changed_at, open_filesystem
 from workers.unchanged import done_archives
 
 
 @dataclass(frozen=True)
 class PastRun:
-    """A published run and its ledger (:data:`schemas.tables.LEDGER`), cut down to members still in force."""
+    """A published run and its ledger (:data:`schemas.tables.LEDGER`), cut down to members still in force.
+
+    ``shards`` are all that it published, and ``published_at`` is when it did, by the store's clock (s since 1970).
+    """
 
     manifest: RunManifest
     members: pa.Table
+    shards: frozenset[str] = frozenset()
+    published_at: float | None = None
 
 
 def runs_in_force(destination: str, storage: Storage, kind: str = "corpus") -> list[PastRun]:
@@ -36,18 +42,20 @@ def runs_in_force(destination: str, storage: Storage, kind: str = "corpus") -> l
     fs, folder = open_filesystem(f"{destination}/_runs", storage)
     fs.invalidate_cache()
     try:
-        names = [posixpath.basename(path) for path in fs.ls(folder, detail=False)]
+        written = {posixpath.basename(one["name"]): changed_at(one) for one in fs.ls(folder, detail=True)}
     except FileNotFoundError:
         return []
     except Exception as error:  # whatever a store raises
         raise StoreError(error, destination) from error
     runs: list[PastRun] = []
-    for name in sorted(name for name in names if name.endswith(".json")):
+    for name in sorted(name for name in written if name.endswith(".json")):
         manifest = RunManifest.model_validate_json(fs.cat_file(f"{folder}/{name}"))
         if manifest.kind == kind:
-            runs.append(PastRun(manifest, _read(layout.ledger(manifest.run_id), storage)))
+            ledger = _read(layout.ledger(manifest.run_id), storage)
+            shards = frozenset(ledger.column("shard_id").unique().to_pylist())
+            runs.append(PastRun(manifest, ledger, shards, written[name]))
     left = latest([run.members for run in runs])
-    return [PastRun(run.manifest, members) for run, members in zip(runs, left, strict=True)]
+    return [dataclasses.replace(run, members=members) for run, members in zip(runs, left, strict=True)]
 
 
 def latest(ledgers: list[pa.Table]) -> list[pa.Table]:
@@ -62,6 +70,11 @@ def latest(ledgers: list[pa.Table]) -> list[pa.Table]:
     np.maximum.at(last, codes, runs)
     keep = np.split(last[codes] == runs, np.cumsum([ledger.num_rows for ledger in ledgers])[:-1])
     return [ledger.filter(pa.array(mask)) for ledger, mask in zip(ledgers, keep, strict=True)]
+
+
+def finished_shards(runs: list[PastRun], fingerprint: str) -> dict[str, float | None]:
+    """The shards that ``runs`` with these settings have published, and when the last of them did."""
+    return {shard: run.published_at for run in runs if run.manifest.fingerprint == fingerprint for shard in run.shards}
 
 
 def published(runs: list[PastRun], fingerprint: str) -> Published:
@@ -92,9 +105,12 @@ def superseded(runs: list[PastRun], ledger: pa.Table) -> list[Superseded]:
     return found
 
 
-def rejected_again(runs: list[PastRun], ledger: pa.Table) -> int:
-    """How many members of a new ``ledger`` are to be tried once more, as ``runs`` have said already."""
-    found = [_names(_to_retry(table)) for table in (ledger, *(run.members for run in runs))]
+def rejected_again(runs: list[PastRun], ledger: pa.Table, utterances: pa.Table) -> int:
+    """How many members of a new ``ledger`` are rejected and to be tried once more, as ``runs`` have said already.
+
+    Those of which something is published, whose names are in ``utterances``, are not rejected.
+    """
+    found = [_names(_to_retry(table)) for table in (_without(ledger, utterances), *(run.members for run in runs))]
     known = pa.chunked_array([chunk for names in found[1:] for chunk in names.chunks], pa.string())
     return int(pc.sum(pc.is_in(found[0], known.combine_chunks())).as_py() or 0)
 

@@ -18,8 +18,9 @@ from schemas.config import Recipe, Storage
 from schemas.errors import VoxmillError
 from schemas.ids import stable_id
 from schemas.manifest import PublishedFile, RunManifest
+from schemas.reasons import MAY_PASS
 from schemas.records import Plan, Receipt, Reject
-from schemas.tables import LEDGER, schema_of
+from schemas.tables import LEDGER, RETRY, schema_of
 from workers.arrow import table_of
 from workers.choice import apply_choice, choose
 from workers.compact import Part, write_part, write_table
@@ -81,7 +82,7 @@ def _stage_rejects_of(uri: str, rejects: Sequence[Reject], fingerprint: str, sta
             "member": reject.member,
             "member_key": reject.member_key,
             "side": "",
-            "status": "rejected",
+            "status": RETRY if reject.reason in MAY_PASS else "rejected",
             "shard_id": shard_id,
         }
         for reject in rejects
@@ -181,11 +182,18 @@ def write_ledger(receipts: Sequence[Receipt], url: str, staging: Staging, storag
     return ledger
 
 
-def commit(manifest: RunManifest, receipts: Sequence[Receipt], url: str, staging: Staging, storage: Storage) -> None:
-    """The manifest at ``url``, which makes the run visible; then its shards' staged files go."""
+def commit(manifest: RunManifest, receipts: Sequence[Receipt], url: str, staging: Staging, storage: Storage) -> str:
+    """The manifest at ``url``, which makes the run visible; then its shards' staged files go.
+
+    Once the manifest is there the run is published, and nothing raises: returns why files could not be removed, or "".
+    """
     fs, path = open_filesystem(url, storage)
     put_bytes(fs, path, manifest.model_dump_json(indent=1).encode())
-    staging.clear(receipts)
+    try:
+        staging.clear(receipts)
+    except Exception as error:  # whatever a store raises
+        return f"Run {manifest.run_id} is published, but its staged files could not be removed: {error}"
+    return ""
 
 
 _TEXTS = ("words", "text", "normalized_text", "normalized_reference")  # of transcripts: large, and scored already

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import cached_property
 from typing import Any
 
@@ -19,7 +19,7 @@ from schemas.config import Storage
 from schemas.errors import VoxmillError
 from schemas.records import ErrorCounts, Receipt, StagedFile, StageTime
 from workers.parquet import to_bytes
-from workers.storage import open_filesystem, put_bytes
+from workers.storage import changed_at, open_filesystem, put_bytes, read_all, remove
 
 _RECEIPT = ".receipt.json"
 
@@ -48,11 +48,7 @@ class Staging:
         try:
             data = fs.cat_file(f"{root}/{file.path.rsplit('/', 1)[-1]}")
         except FileNotFoundError:
-            raise VoxmillError(
-                "a finished shard has gone: another run has published it meanwhile, or somebody removed it",
-                file.path,
-                "Nothing is lost and this run publishes nothing: run again for what is left to do",
-            ) from None
+            raise _gone(file.path) from None
         return pq.read_table(pa.BufferReader(data))
 
     def rows(self, receipt: Receipt, table: str) -> list[dict[str, Any]]:
@@ -85,26 +81,60 @@ class Staging:
             return frozenset()
         return frozenset(name.rsplit("/", 1)[-1].removesuffix(_RECEIPT) for name in names if name.endswith(_RECEIPT))
 
+    def clear_finished(self, finished: Mapping[str, float | None]) -> int:
+        """Remove what a run that published has left of shards, by a death before or in :meth:`clear`; how many files.
+
+        ``finished``: shard -> when it was published. A file that is newer is of a run that does the shard once more.
+        """
+        fs, root = self._opened
+        fs.invalidate_cache(root)
+        try:
+            infos = fs.ls(root, detail=True) if finished else []
+        except FileNotFoundError:
+            return 0
+        left = []
+        for info in infos:
+            shard_id = info["name"].rsplit("/", 1)[-1].partition(".")[0]
+            published, staged = finished.get(shard_id), changed_at(info)
+            if shard_id in finished and (published is None or staged is None or staged <= published):
+                left.append(f"{root}/{info['name'].rsplit('/', 1)[-1]}")
+        remove(fs, [path for path in left if path.endswith(_RECEIPT)])
+        remove(fs, [path for path in left if not path.endswith(_RECEIPT)])
+        return len(left)
+
     def receipts(self, shard_ids: Iterable[str]) -> list[Receipt]:
-        """The receipts of ``shard_ids``, which must be done, marked as ``resumed``; fetched side by side."""
+        """The receipts of ``shard_ids``, which must be done, marked as ``resumed``; fetched side by side.
+
+        Raises VoxmillError where one has gone.
+        """
         fs, root = self._opened
         paths = [f"{root}/{shard_id}{_RECEIPT}" for shard_id in shard_ids]
-        if not paths:
-            return []
-        found = fs.cat(paths)
-        if isinstance(found, bytes):
-            found = {paths[0]: found}
-        return [dataclasses.replace(from_json(found[path]), resumed=True) for path in paths]
+        found = []
+        for path, data in zip(paths, read_all(fs, paths), strict=True):
+            if data is None:
+                raise _gone(path)
+            found.append(dataclasses.replace(from_json(data), resumed=True))
+        return found
 
     def clear(self, receipts: Iterable[Receipt]) -> None:
-        """Remove what is published. Receipts go first: a crash in between leaves unread files, not half a shard."""
+        """Remove what is published, as far as it is there: another run of the same shards may have done so already.
+
+        Receipts go first: a crash in between leaves unread files, not half a shard.
+        """
         fs, root = self._opened
         receipts = list(receipts)
         marks = [f"{root}/{receipt.shard_id}{_RECEIPT}" for receipt in receipts]
         files = [f"{root}/{file.path.rsplit('/', 1)[-1]}" for receipt in receipts for file in receipt.files]
         for paths in (marks, files):
-            if paths:
-                fs.rm(paths)
+            remove(fs, paths)
+
+
+def _gone(path: str) -> VoxmillError:
+    return VoxmillError(
+        "a finished shard has gone: another run has published it meanwhile, or somebody removed it",
+        path,
+        "Nothing is lost and this run publishes nothing: run again for what is left to do",
+    )
 
 
 def to_json(receipt: Receipt) -> bytes:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from schemas.tables import RETRY
 from workers.sources.entries import archive_reject
 from workers.sources.published import STORE_REASONS
 
@@ -21,7 +22,8 @@ def done_archives(runs: Sequence[PastRun], fingerprint: str, members: Iterable[t
 
     ``runs`` are those in force, oldest first; ``members`` (archive, member) are what of them the new run may skip.
     An archive's last run decides: it had the same settings, could list the archive, and left nothing of it undone.
-    A member that a ledger names and ``members`` lacks, because it is to be tried again, keeps its archive open.
+    A member that a ledger names and ``members`` lacks, because it is to be tried again, keeps its archive open. That
+    the archive itself could not be read does so only until a later run has read it.
     """
     last: dict[str, str] = {}  # archive URI -> id of the version that is done, "" where none is
     named: Counter[str] = Counter()
@@ -36,7 +38,9 @@ def done_archives(runs: Sequence[PastRun], fingerprint: str, members: Iterable[t
 
 
 def _members(ledger: pa.Table) -> dict[str, int]:
-    """How many members ``ledger`` names, by archive; a name that is there twice counts once."""
+    """How many members ``ledger`` names, by archive; a name that is there twice counts once, an archive that could not
+    be read not at all."""
+    ledger = ledger.filter(pc.or_(pc.not_equal(ledger["member"], ""), pc.not_equal(ledger["status"], RETRY)))
     names = pc.unique(pc.binary_join_element_wise(ledger.column("archive"), ledger.column("member"), "\0"))
     archives = pc.list_element(pc.split_pattern(names, "\0", max_splits=1), 0)
     return {one["values"]: one["counts"] for one in pc.value_counts(archives).to_pylist()}

@@ -69,9 +69,12 @@ def failed_receipt(work: Work) -> Receipt:
 
 
 def _ledger(work: Work) -> list[Row]:
-    """One row per member of the shard. Raises RuntimeError where a member is neither published nor rejected."""
+    """One row per member of the shard; one that is published in part may have to be tried again as well.
+
+    Raises RuntimeError where a member is neither published nor rejected.
+    """
     uri = work.shard.archive.uri
-    published = {utterance.member.name for utterance in work.utterances}
+    published = _published(work)
     rejected = {reject.member for reject in work.rejects}
     retried = {reject.member for reject in work.rejects if reject.reason in MAY_PASS}
     lost = [member.name for member in work.shard.members if member.name not in published | rejected]
@@ -83,7 +86,7 @@ def _ledger(work: Work) -> list[Row]:
             "member": member.name,
             "member_key": member.key(uri),
             "side": member.side,
-            "status": "published" if member.name in published else RETRY if member.name in retried else "rejected",
+            "status": RETRY if member.name in retried else "published" if member.name in published else "rejected",
         }
         for member in work.shard.members
     ]
@@ -94,9 +97,15 @@ def _ledger(work: Work) -> list[Row]:
     return [row | {"shard_id": work.shard.id} for row in rows]
 
 
+def _published(work: Work) -> set[str]:
+    """Names of the members of which at least one utterance is published."""
+    return {utterance.member.name for utterance in work.utterances}
+
+
 def _receipt(work: Work, rows: dict[str, list[Row]], **fields) -> Receipt:  # type: ignore[no-untyped-def]
     ledger = fields.pop("ledger", [])
-    published = sum(row["status"] == "published" for row in ledger)
+    names = _published(work)
+    published = sum(member.name in names for member in work.shard.members)
     return Receipt(
         shard_id=work.shard.id,
         archive_uri=work.shard.archive.uri,

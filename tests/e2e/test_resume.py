@@ -104,3 +104,11 @@ def test_nightly_runs(mill: Mill, clips: Clips, tmp_path: Path) -> None:
     assert done(lake) == everything
     assert [(one.run_id, one.whole) for one in again.supersedes] == [(changed.run_id, True)]
     assert lake.digests(-1) == lake.digests(-2)
+
+    # A source that is not there is published once, and makes no run of a night that has nothing else.
+    sources.append(tmp_path / "missing.tar")
+    told = night(recipe=coarse)
+    assert told is not None
+    assert (told.members_in, told.utterances, told.reject_reasons) == (1, 0, {"source_missing": 1})
+    assert night(recipe=coarse) is None
+    assert len(lake.manifests()) == 7

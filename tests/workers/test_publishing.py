@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime as dt
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -218,7 +219,10 @@ def publish_rows(
     return table
 
 
-def test_an_archive_is_known_as_a_whole_while_its_last_run_left_nothing_to_do(tmp_path: Path) -> None:
+@pytest.mark.parametrize("retried", [(), ("",)])  # as ledgers were, and as they are
+def test_an_archive_is_known_as_a_whole_while_its_last_run_left_nothing_to_do(
+    tmp_path: Path, retried: tuple[str, ...]
+) -> None:
     def known(fingerprint: str = "f") -> set[str]:
         return set(published(runs_in_force(str(tmp_path), STORAGE), fingerprint).archives)
 
@@ -232,7 +236,7 @@ def test_an_archive_is_known_as_a_whole_while_its_last_run_left_nothing_to_do(tm
     publish_ledger(tmp_path, "4", "f", {"y": "2"}, archive="B")
     assert known() == {"B"}  # A is no longer what is published, should it come back
     unreachable = archive_reject("/a.tar", Reason.SOURCE_UNREACHABLE, "the store did not answer").member_key
-    publish_ledger(tmp_path, "5", "f", {"": unreachable}, archive="C")  # found, but not listed
+    publish_ledger(tmp_path, "5", "f", {"": unreachable}, archive="C", retried=retried)  # found, but not listed
     assert known() == set()
     publish_ledger(tmp_path, "6", "f", {"z": "1"}, archive="C")
     assert known() == {"C"}
@@ -305,11 +309,38 @@ def test_the_ledger_tells_rejects_that_may_pass(tmp_path: Path) -> None:
     )
     rows = Staging(str(tmp_path), STORAGE).rows(receipt, "members")
     status = {row["member"]: row["status"] for row in rows}
-    assert status.pop("0.wav") == "published"
+    assert status.pop("0.wav") == RETRY  # published in part
     assert status.pop("folder") == "rejected"  # every listing looks again
     retried = {reason for member, reason in zip(members, reasons, strict=True) if status.get(member.name) == RETRY}
     assert retried == MAY_PASS
     assert set(status.values()) == {RETRY, "rejected"}
+
+
+@given(st.lists(st.tuples(st.integers(0, 2), st.lists(st.sampled_from(list(Reason)), max_size=3)), max_size=6))
+def test_a_member_that_lost_a_segment_for_what_may_pass_is_published_and_to_be_tried_again(
+    drawn: list[tuple[int, list[Reason]]],
+) -> None:
+    """Members of some segments that were heard, and some that were not."""
+    drawn = [(heard, lost) for heard, lost in drawn if heard or lost]
+    members = tuple(Member(f"{at}.wav", 1, "/a") for at in range(len(drawn)))
+    duplicate = Reject("/a", "0.wav", "list", Reason.DUPLICATE_MEMBER, "", "key")
+    work = Work(Shard("s", Archive("/a", ArchiveLayout.FOLDER), "f", members, (duplicate,) if drawn else ()), 16_000)
+    for member, (heard, lost) in zip(members, drawn, strict=True):
+        samples, recording = np.zeros(16_000, np.float32), Recording("WAV/PCM_16", 16_000, 1, 1.0)
+        segments = [Utterance(member, recording, None, at, at + 1.0, samples) for at in range(heard + len(lost))]
+        work.utterances += segments[:heard]
+        for segment, reason in zip(segments[heard:], lost, strict=True):
+            work.reject("transcribe", member, reason, "why", segment)
+    with tempfile.TemporaryDirectory() as folder:
+        receipt = Write(Recipe(), folder, STORAGE)(work)
+        rows = Staging(folder, STORAGE).rows(receipt, "members")
+    assert receipt.members_in == len(drawn) + bool(drawn) == receipt.members_published + receipt.members_rejected
+    assert receipt.members_published == sum(heard > 0 for heard, _ in drawn)
+    status = [row["status"] for row in rows[: len(drawn)]]
+    assert [one == RETRY for one in status] == [bool(MAY_PASS.intersection(lost)) for _, lost in drawn]
+    assert all(
+        one in (RETRY, "published" if heard else "rejected") for one, (heard, _) in zip(status, drawn, strict=True)
+    )
 
 
 def test_what_is_to_be_tried_again_once_more_is_known() -> None:
@@ -319,9 +350,11 @@ def test_what_is_to_be_tried_again_once_more_is_known() -> None:
 
     ledgers = (ledger(x=RETRY, y="published"), ledger(z=RETRY, w=RETRY))
     before = [PastRun(RunManifest.model_construct(), one) for one in ledgers]
-    assert rejected_again(before, ledger(x=RETRY, y=RETRY, z="published", w=RETRY)) == 2
-    assert rejected_again([], ledger(x=RETRY)) == 0
-    assert rejected_again(before, LEDGER.empty_table()) == 0
+    none = LEDGER.empty_table()
+    assert rejected_again(before, ledger(x=RETRY, y=RETRY, z="published", w=RETRY), none) == 2
+    assert rejected_again(before, ledger(x=RETRY, w=RETRY), ledger(w="")) == 1  # something of w is published
+    assert rejected_again([], ledger(x=RETRY), none) == 0
+    assert rejected_again(before, none, none) == 0
 
 
 names = st.lists(st.tuples(st.sampled_from(["/a.tar", "/b.tar"]), st.sampled_from("xyz")), max_size=5)

@@ -16,8 +16,8 @@ from schemas.reasons import Reason
 from schemas.records import Member
 from workers.sources.entries import Entry, decode_name
 from workers.sources.kinds import estimate_s, is_archive_name
-from workers.sources.store import StoreError, is_local, uri_of, version_of
-from workers.storage import open_filesystem
+from workers.sources.store import StoreError, uri_of, version_of
+from workers.storage import is_local, open_filesystem
 
 Infos = dict[str, dict[str, Any]]  # path on the filesystem -> what it says of the object
 MAGIC = re.compile(r"[*?\[]")

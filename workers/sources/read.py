@@ -12,8 +12,8 @@ from schemas.errors import MemberError
 from schemas.reasons import Reason
 from schemas.records import Layout, Member, Shard
 from workers.sources import zip
-from workers.sources.store import StoreError, is_local
-from workers.storage import open_filesystem
+from workers.sources.store import StoreError
+from workers.storage import is_local, open_filesystem
 
 REQUEST = 16 * 1024 * 1024  # most bytes of one coalesced request; a larger member is a request of its own
 GAP = 256 * 1024  # bytes read and thrown away rather than asked around: about what a remote request's latency costs

@@ -13,7 +13,7 @@ from schemas.config import Storage
 from schemas.errors import MemberError, VoxmillError
 from schemas.reasons import Reason
 from workers.sources.leaps import LeapCache
-from workers.storage import open_filesystem
+from workers.storage import is_local, open_filesystem
 
 # Read ahead of a seek on a remote store. At about 30 ms per request and 100 MB/s, 3 MB take as long as asking for them.
 REMOTE_BLOCK = 4 * 1024 * 1024
@@ -95,11 +95,6 @@ def _explain(error: Exception) -> tuple[Reason, str, str]:
     return Reason.SOURCE_UNREACHABLE, f"the store did not answer as it should ({name}: {said})", (
         "Check storage.endpoint_url, the region and the network, then run again"
     )  # fmt: skip
-
-
-def is_local(fs: fsspec.AbstractFileSystem) -> bool:
-    protocols = fs.protocol if isinstance(fs.protocol, tuple) else (fs.protocol,)
-    return "file" in protocols
 
 
 def uri_of(fs: fsspec.AbstractFileSystem, path: str) -> str:
