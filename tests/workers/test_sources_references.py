@@ -14,6 +14,11 @@ from schemas.reasons import Reason
 from workers.sources.shards import cut
 
 Sides = dict[str, tuple[str | None, str | None, str | None]]
+LJ_FIRST = (
+    "Printing, in the only sense with which we are at present concerned, differs from most if not from all the arts "
+    "and crafts represented in the Exhibition"
+)
+LJ_SECOND = "in being comparatively modern."
 CV = "client_id\tpath\tsentence\tup_votes\tage\tlocale"
 
 
@@ -45,6 +50,11 @@ CORPORA: dict[str, tuple[Files, list[str], Sides, list[str]]] = {
         {"LJ/wavs/LJ001-0001.wav": ('In fourteen "sixty"-five', None, None),
          "LJ/wavs/LJ001-0002.wav": ('he said, "no"', None, None)}, [],
     ),
+    "lj speech, its own first lines": (
+        [("LJ/metadata.csv", f"LJ001-0001|{LJ_FIRST}|{LJ_FIRST}\nLJ001-0002|{LJ_SECOND}|{LJ_SECOND}\n".encode())],
+        ["LJ/wavs/LJ001-0001.wav", "LJ/wavs/LJ001-0002.wav"],
+        {"LJ/wavs/LJ001-0001.wav": (LJ_FIRST, None, None), "LJ/wavs/LJ001-0002.wav": (LJ_SECOND, None, None)}, [],
+    ),
     "vctk": (
         [("V/txt/p225/p225_001.txt", b"Please call Stella."), ("V/speaker-info.txt", b"ID AGE\n225 23\n")],
         ["V/wav48_silence_trimmed/p225/p225_001_mic1.flac", "V/wav48_silence_trimmed/p225/p225_001_mic2.flac"],
@@ -56,6 +66,28 @@ CORPORA: dict[str, tuple[Files, list[str], Sides, list[str]]] = {
          ("cv/de/invalidated.tsv", f"{CV}\nc2\tx_2.mp3\tfalsch\t0\t\tde\n".encode())],
         ["cv/de/clips/x_1.mp3", "cv/de/clips/x_2.mp3"],
         {"cv/de/clips/x_1.mp3": ('"Ja", sagte er', "de", "c1"), "cv/de/clips/x_2.mp3": (None, "de", "c2")}, [],
+    ),
+    "common voice with durations": (
+        [("cv/de/clip_durations.tsv", b"clip\tduration[ms]\nx_1.mp3\t4860\nx_2.mp3\t3000\n"),
+         ("cv/de/invalidated.tsv", f"{CV}\nc2\tx_2.mp3\tfalsch\t0\t\tde\n".encode()),
+         ("cv/de/validated.tsv", f"{CV}\nc1\tx_1.mp3\tJa\t2\t\tde\n".encode())],
+        ["cv/de/clips/x_1.mp3", "cv/de/clips/x_2.mp3"],
+        {"cv/de/clips/x_1.mp3": ("Ja", "de", "c1"), "cv/de/clips/x_2.mp3": (None, "de", "c2")},
+        ["cv/de/clip_durations.tsv"],
+    ),
+    "columns that are no text": (
+        [("d.tsv", b"file\tduration_ms\na.wav\t123\n"), ("train.tsv", b"a.wav\t1.5\nb.wav\t2.5\n"),
+         ("who.tsv", b"a.wav\tann\nb.wav\tbob\n"), ("dev.tsv", b"a.wav\tHello there\nb.wav\t7\n")],
+        ["a.wav", "b.wav"], {"a.wav": ("Hello there", None, None), "b.wav": ("7", None, None)},
+        ["d.tsv", "train.tsv", "who.tsv"],
+    ),
+    "a blank first line, and columns named in quotes": (
+        [("metadata.csv", b'\r\n"file_name","notes, raw","text"\r\n"a.wav","x, y","hello"\r\nb.wav,z,bye\r\n')],
+        ["a.wav", "b.wav"], {"a.wav": ("hello", None, None), "b.wav": ("bye", None, None)}, [],
+    ),
+    "lines of old Macintoshes": (
+        [("metadata.csv", b"file_name;text\ra.wav;hello, you\rb.wav;bye\r")],
+        ["a.wav", "b.wav"], {"a.wav": ("hello, you", None, None), "b.wav": ("bye", None, None)}, [],
     ),
     "fleurs": (
         [("f/test.tsv", b"1\t10.wav\tRoh, eins\troh eins\tr o h\t9\tMALE\n2\t11.wav\tZwei\tzwei\tz\t9\tMALE\n")],

@@ -9,6 +9,7 @@ import math
 import posixpath
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import chain, islice
 from typing import Any, Literal, NamedTuple
 
 from schemas.records import Seconds
@@ -51,6 +52,12 @@ _KNOWN = frozenset((*FILE, *TEXT, *LANGUAGE, *SPEAKER, "offset", "duration"))
 
 _WHITESPACE_TABLES = re.compile(r"(^|/)(text|utt2spk|utt2lang|[^/]*\.trans\.txt)$", re.IGNORECASE)  # Kaldi, LibriSpeech
 _TAB_TABLES = re.compile(r"(^|/)[^/]*(trans|transcripts?|transcriptions?)(\.txt)?$", re.IGNORECASE)  # Azure, MLS
+# Names under which two columns without a header are a file and its text.
+_PAIRS = re.compile(
+    r"(^|[/._-])(text|sentences?|trans(cripts?|criptions?)?|metadata|manifest|train|dev|test|valid|validated|validation)"
+    r"\.tsv$", re.IGNORECASE,
+)  # fmt: skip
+_LOOK_AT = 20  # lines by which a table's delimiter is told
 _LIBRISPEECH = re.compile(r"(^|/)\d+-\d+\.trans\.txt$", re.IGNORECASE)
 _READERS = re.compile(r"(^|/)speakers\.txt$", re.IGNORECASE)
 
@@ -142,21 +149,28 @@ def json_records(text: str) -> Iterator[Any]:
 
 
 def _delimited(name: str, text: str) -> Iterator[Row]:
-    head, _, _ = text.partition("\n")
-    cells, delimiter = _header(head, name)
-    lines = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, quoting=_quoting(delimiter))
-    if set(cells) & set(FILE) and set(cells) & _KNOWN - set(FILE):
-        next(_lenient(lines), None)
+    delimiter = _delimiter(name, text)
+    lines = _lenient(_split(text, delimiter))
+    first_line = next((values for values in lines if any(value.strip() for value in values)), [])
+    cells = _header(first_line)
+    if set(cells) & set(FILE) and not any(extension(cell) in BYTES_PER_S for cell in cells):
+        if not set(cells) & _KNOWN - set(FILE):
+            return  # Common Voice's clip_durations.tsv, and whatever else is said of files
         # Common Voice lists clips whose speakers said something else than the sentence: it is no reference for them.
         is_invalid = posixpath.basename(name).lower() == "invalidated.tsv"
-        for values in _lenient(lines):
+        for values in lines:
             row = row_of(dict(zip(cells, values, strict=False)))
             if row:
                 yield row._replace(side=row.side._replace(text=None)) if is_invalid else row
         return
-    for values in _lenient(lines):
-        if row := _headerless(values, delimiter):
-            yield row
+    yield from _headerless(name, delimiter, chain([first_line], lines))
+
+
+def _split(text: str, delimiter: str) -> Iterator[list[str]]:
+    """The cells of each line. Quotes quote in comma-separated tables only: Common Voice and LJ Speech write them as
+    part of the text."""
+    quoting: Literal[0, 3] = 0 if delimiter in ",;" else 3  # csv.QUOTE_MINIMAL, csv.QUOTE_NONE
+    return csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, quoting=quoting)
 
 
 def _lenient(lines: Iterator[list[str]]) -> Iterator[list[str]]:
@@ -170,29 +184,43 @@ def _lenient(lines: Iterator[list[str]]) -> Iterator[list[str]]:
             return
 
 
-def _header(line: str, name: str) -> tuple[list[str], str]:
-    """The first line's cells in lower case, and the delimiter that gives most of them."""
-    delimiter = "\t" if "\t" in line or extension(name) != "csv" else max(",|;", key=line.count)
-    return [cell.strip().strip('"').lower() for cell in line.split(delimiter)], delimiter
+def _header(values: list[str]) -> list[str]:
+    return [value.strip().strip('"').lower() for value in values]
 
 
-def _quoting(delimiter: str) -> Literal[0, 3]:
-    """Quotes quote in comma-separated tables only: Common Voice and LJ Speech write them as part of the text."""
-    return 0 if delimiter in ",;" else 3  # csv.QUOTE_MINIMAL, csv.QUOTE_NONE
+def _delimiter(name: str, text: str) -> str:
+    """Tabs, but where ``name`` ends in csv: LJ Speech's pipes where all lines have as many (its texts have commas by
+    the dozen), else what gives most of the column names that are known."""
+    if extension(name) != "csv":
+        return "\t"
+    lines = list(islice((line for line in io.StringIO(text, newline=None) if line.strip()), _LOOK_AT))
+    pipes = {line.count("|") for line in lines}
+    if len(pipes) == 1 and pipes <= {1, 2}:
+        return "|"
+    head = lines[0] if lines else ""
+    return max("\t,|;", key=lambda one: len(_KNOWN.intersection(_header(next(_lenient(_split(head, one)), [])))))
 
 
-def _headerless(values: list[str], delimiter: str) -> Row | None:
-    """A line without a header: LJ Speech ``id|raw|normalised``, FLEURS ``number, file, raw, ...``, ``file, text``."""
-    values = [value.strip() for value in values]
-    if delimiter == "|" and 2 <= len(values) <= 3 and values[0]:
-        return Row(values[0], Side(values[2] if len(values) == 3 and values[2] else values[1] or None))
-    if delimiter != "\t":
-        return None
-    if len(values) >= 4 and values[0].isdigit() and extension(values[1]) in BYTES_PER_S:
-        return Row(values[1], Side(values[2] or None))
-    if len(values) == 2 and values[0]:
-        return Row(values[0], Side(values[1] or None))
-    return None
+def _headerless(name: str, delimiter: str, lines: Iterable[list[str]]) -> list[Row]:
+    """Lines without a header: LJ Speech ``id|raw|normalised``, FLEURS ``number, file, raw, ...``, ``file, text``.
+
+    Whether the second of two columns is the text shows in the table's name alone, and in that it is no number.
+    """
+    is_named, may_be_pairs = bool(_TAB_TABLES.search(name)), bool(_PAIRS.search(name))
+    rows, are_numbers = [], not is_named
+    for values in lines:
+        values = [value.strip() for value in values]
+        if delimiter == "|" and 2 <= len(values) <= 3 and values[0]:
+            text = values[2] if len(values) == 3 and values[2] else values[1]
+        elif delimiter == "\t" and len(values) >= 4 and values[0].isdigit() and extension(values[1]) in BYTES_PER_S:
+            values, text = values[1:], values[2]
+        elif delimiter == "\t" and len(values) == 2 and values[0] and (is_named or may_be_pairs):
+            text = values[1]
+        else:
+            continue
+        rows.append(Row(values[0], Side(text or None)))
+        are_numbers = are_numbers and _number(text) is not None
+    return [] if are_numbers else rows
 
 
 def _keyed(name: str, text: str) -> Iterator[Row]:
