@@ -9,16 +9,18 @@ import struct
 import tarfile
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import pytest
-from source_archives import MAX_BYTES, clips, contents, listed, one, tar_bytes, write, zip_bytes
+from source_archives import MAX_BYTES, clips, contents, listed, one, sides, tar_bytes, write, zip_bytes
 
-from schemas.config import Sharding, Storage
+from schemas.config import CorpusParameters, Sharding, Storage
 from schemas.errors import MemberError
 from schemas.reasons import Reason
-from schemas.records import Layout
+from schemas.records import Archive, Layout, Published
+from workers.sources import planning
 from workers.sources.discover import discover
-from workers.sources.listing import list_archive
+from workers.sources.listing import Listing, list_archive
 from workers.sources.read import read_members
 from workers.sources.shards import cut
 
@@ -236,6 +238,39 @@ def test_manifest_lines_are_members_or_rejects(tmp_path: Path, shared_data: Path
         ("wavs/x.txt", Reason.NOT_AUDIO), ("line 9", Reason.MANIFEST_LINE),
     ]  # fmt: skip
     assert set(contents(tmp_path / "m" / "all.jsonl").values()) == {clip}
+
+
+def test_absurd_numbers_cost_their_line_alone(tmp_path: Path, shared_data: Path) -> None:
+    (clip,) = clips(shared_data, 1)
+    absurd = b'{"audio_filepath": "a.wav", "text": "one", "duration": 1' + b"0" * 400 + b"}\n"
+    side = b'{"text": NaN, "speaker": "s", "duration": 1e999}'
+    (tmp_path / "a.tar").write_bytes(
+        tar_bytes([("a.wav", clip), ("m.json", absurd), ("b.wav", clip), ("b.json", side)])
+    )
+    assert sides(listed(tmp_path / "a.tar").members) == {"a.wav": ("one", None, None), "b.wav": (None, None, "s")}
+    write(tmp_path / "m", [("a.wav", clip), ("m.jsonl", b'{"audio_filepath": "a.wav"}\n' + absurd)])
+    listing = listed(tmp_path / "m" / "m.jsonl")
+    assert [m.name for m in listing.members] == ["a.wav"]
+    assert [(r.member, r.reason) for r in listing.rejects] == [("line 2", Reason.MANIFEST_LINE)]
+
+
+def test_an_archive_that_cannot_be_planned_costs_itself_alone(
+    tmp_path: Path, shared_data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (clip,) = clips(shared_data, 1)
+    write(tmp_path, [("a.tar", tar_bytes([("a.wav", clip)])), ("b.tar", tar_bytes([("b.wav", clip)]))])
+
+    def fails(archive: Archive, *rest: Any) -> Listing:
+        if archive.uri.endswith("a.tar"):
+            raise ZeroDivisionError("nobody thought of it")
+        return list_archive(archive, *rest)
+
+    monkeypatch.setattr(planning, "list_archive", fails)
+    parameters = CorpusParameters(sources=[str(tmp_path)], destination=str(tmp_path / "out"))
+    plan = planning.make_plan(discover(parameters.sources, Storage()), "f", parameters, Published())
+    assert [member.name for shard in plan.shards for member in shard.members] == ["b.wav"]
+    assert [(os.path.basename(r.archive), r.reason) for r in plan.rejects] == [("a.tar", Reason.ARCHIVE_UNREADABLE)]
+    assert "nobody thought of it" in plan.rejects[0].message
 
 
 def test_an_archive_that_changes_after_listing_fails_its_members_not_the_run(tmp_path: Path, shared_data: Path) -> None:

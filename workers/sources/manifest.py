@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import math
 import posixpath
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
@@ -20,7 +19,7 @@ from workers.sources.entries import Entry, decode_text
 from workers.sources.kinds import estimate_s
 from workers.sources.sniff import compression_of, decompressor
 from workers.sources.store import ArchiveError, StoreError, StoreFile, uri_of, version_of
-from workers.sources.tables import row_of
+from workers.sources.tables import row_of, seconds_of
 from workers.storage import open_filesystem
 
 THREADS = 16
@@ -134,7 +133,7 @@ def _member(line: str, manifest: str, ordinal: int, names: PieceNames) -> Member
     for name in ("offset", "duration"):
         value = fields.get(name)
         if value is not None and not _is_time(value):
-            raise _BadLine(f"{name} {value!r} is no number of seconds from 0 on")
+            raise _BadLine(f"{name} {str(value)[:40]!r} is no number of seconds from 0 on")
     uri = resolve(row.file, manifest)
     if _is_local(uri) and not _is_local(manifest):  # whoever may write to the store is not to choose what is read here
         raise _BadLine(f"names {uri}, a file of the machine that reads it; name what lies in a store by its full URL")
@@ -154,12 +153,7 @@ def _is_local(uri: str) -> bool:
 
 
 def _is_time(value: Any) -> bool:
-    if isinstance(value, bool) or not isinstance(value, int | float | str):
-        return False
-    try:
-        return 0 <= float(value) < math.inf
-    except ValueError:
-        return False
+    return not isinstance(value, bool) and seconds_of(value) is not None
 
 
 def resolve(file: str, manifest: str) -> str:

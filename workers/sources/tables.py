@@ -100,7 +100,9 @@ def first(fields: Mapping[str, Any], names: Iterable[str]) -> str | None:
     """The first of ``names`` that ``fields`` holds as text or number; None where blank or absent."""
     for name in names:
         value = fields.get(name)
-        if isinstance(value, str | int | float) and not isinstance(value, bool) and str(value).strip():
+        if isinstance(value, bool) or (isinstance(value, float) and not math.isfinite(value)):  # pandas' NaN is a blank
+            continue
+        if isinstance(value, str | int | float) and str(value).strip():
             return str(value).strip()
     return None
 
@@ -115,16 +117,18 @@ def row_of(fields: Mapping[str, Any]) -> Row | None:
     if file is None:
         return None
     archive = first(fields, ("audio", "archive", "shard")) if first(fields, ("member",)) == file else None
-    return Row(file, side_of(fields), archive or "", _number(fields.get("offset")), _number(fields.get("duration")))
+    return Row(
+        file, side_of(fields), archive or "", seconds_of(fields.get("offset")), seconds_of(fields.get("duration"))
+    )
 
 
-def _number(value: Any) -> float | None:
+def seconds_of(value: Any) -> float | None:
     """Seconds from 0 on; None for anything else."""
     try:
-        number = float(value)
-    except (TypeError, ValueError):
+        seconds = float(value)
+    except (TypeError, ValueError, OverflowError):
         return None
-    return number if 0 <= number < math.inf else None
+    return seconds if 0 <= seconds < math.inf else None
 
 
 def _json_rows(text: str) -> Iterator[Row]:
@@ -219,7 +223,7 @@ def _headerless(name: str, delimiter: str, lines: Iterable[list[str]]) -> list[R
         else:
             continue
         rows.append(Row(values[0], Side(text or None)))
-        are_numbers = are_numbers and _number(text) is not None
+        are_numbers = are_numbers and seconds_of(text) is not None
     return [] if are_numbers else rows
 
 
