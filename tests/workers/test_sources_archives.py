@@ -18,6 +18,7 @@ from schemas.config import CorpusParameters, Sharding, Storage
 from schemas.errors import MemberError
 from schemas.reasons import Reason
 from schemas.records import Archive, Layout, Published
+from workers.arrow import table_of
 from workers.sources import planning
 from workers.sources.discover import discover
 from workers.sources.listing import Listing, list_archive
@@ -94,6 +95,31 @@ def test_names_that_are_no_utf8_can_be_written(tmp_path: Path, shared_data: Path
         packed[at : at + 2] = struct.pack("<H", struct.unpack("<H", packed[at : at + 2])[0] & ~0x800)
     (tmp_path / "mac.zip").write_bytes(packed)
     assert contents(tmp_path / "mac.zip") == {"記.wav": clip}
+
+
+def test_text_that_parquet_refuses_is_cleaned(tmp_path: Path, shared_data: Path) -> None:
+    (clip,) = clips(shared_data, 1)
+    folder = os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9")
+    files = [("a.wav", clip), ("a.json", b'{"text": "x \\ud83d y", "speaker": "\\ud83d\\ude00"}')]
+    write(Path(folder), [("b\udce9.tar", tar_bytes(files)), ("c\udce9/d\udce8.wav", clip), ("e::\udce9.wav", clip)])
+    lines = [{"audio_filepath": f"caf\udce9/{name}"} for name in ("c\udce9/d\udce8.wav", "e::\udce9.wav")]
+    write(tmp_path, [("m.jsonl", "".join(json.dumps(line) + "\n" for line in lines).encode())])
+    found = {}
+    for source in (f"{folder}/b\udce9.tar", f"{folder}/c\udce9", f"{folder}/e::\udce9.wav", f"{tmp_path}/m.jsonl"):
+        listing, read = listed(source), contents(source)
+        found |= {member.name: (member.text, member.speaker, read[member.name] == clip) for member in listing.members}
+        one(source).uri.encode()
+    assert found == {
+        "a.wav": ("x \ufffd y", "\U0001f600", True), "dè.wav": (None, None, True), "e::é.wav": (None, None, True),
+        "café/cé/dè.wav": (None, None, True), "café/e::é.wav": (None, None, True),
+    }  # fmt: skip
+
+
+def test_tables_of_text_that_parquet_refuses() -> None:
+    rows = [{"archive": "a", "text": "x \ud800", "words": [{"text": "\udce9", "start_s": 0.0}]}, {"archive": "b"}]
+    table = table_of("transcripts", rows)
+    assert table["text"].to_pylist() == ["x \ufffd", None]
+    assert table["words"].to_pylist()[0][0]["text"] == "\ufffd"
 
 
 @pytest.mark.parametrize("share", [0.97, 0.5])

@@ -15,12 +15,12 @@ from schemas.config import Storage
 from schemas.ids import stable_id
 from schemas.reasons import Reason
 from schemas.records import Archive, Member, Seconds
-from workers.sources.entries import Entry, decode_text
+from workers.sources.entries import Entry, decode_text, readable
 from workers.sources.kinds import estimate_s
 from workers.sources.sniff import compression_of, decompressor
 from workers.sources.store import ArchiveError, StoreError, StoreFile, uri_of, version_of
 from workers.sources.tables import row_of, seconds_of
-from workers.storage import open_filesystem
+from workers.storage import escaped, open_filesystem
 
 THREADS = 16
 LISTED = 8  # recordings of one folder from which listing it is cheaper than asking for each
@@ -134,13 +134,13 @@ def _member(line: str, manifest: str, ordinal: int, names: PieceNames) -> Member
         value = fields.get(name)
         if value is not None and not _is_time(value):
             raise _BadLine(f"{name} {str(value)[:40]!r} is no number of seconds from 0 on")
-    uri = resolve(row.file, manifest)
+    uri = escaped(resolve(row.file, manifest))
     if _is_local(uri) and not _is_local(manifest):  # whoever may write to the store is not to choose what is read here
         raise _BadLine(f"names {uri}, a file of the machine that reads it; name what lies in a store by its full URL")
     start = row.offset if row.duration else row.offset or None
     length = row.duration if row.offset is not None else None
     return Member(
-        name=names(row.file, start, length), size=0, uri=uri, ordinal=ordinal,
+        name=names(readable(row.file), start, length), size=0, uri=uri, ordinal=ordinal,
         estimated_s=row.duration or 0.0, clip_start_s=start, clip_duration_s=length,
         text=row.side.text, language=row.side.language, speaker=row.side.speaker,
     )  # fmt: skip

@@ -13,7 +13,7 @@ from schemas.config import Storage
 from schemas.errors import MemberError, VoxmillError
 from schemas.reasons import Reason
 from workers.sources.leaps import LeapCache
-from workers.storage import open_filesystem
+from workers.storage import escaped, open_filesystem
 
 # Read ahead of a seek on a remote store. At about 30 ms per request and 100 MB/s, 3 MB take as long as asking for them.
 REMOTE_BLOCK = 4 * 1024 * 1024
@@ -103,8 +103,8 @@ def is_local(fs: fsspec.AbstractFileSystem) -> bool:
 
 
 def uri_of(fs: fsspec.AbstractFileSystem, path: str) -> str:
-    """The URI of ``path`` on ``fs``; a plain path for local files."""
-    return path if is_local(fs) else str(fs.unstrip_protocol(path))
+    """The URI of ``path`` on ``fs``; a plain path for local files, in characters that can be written anywhere."""
+    return escaped(path) if is_local(fs) else str(fs.unstrip_protocol(path))
 
 
 def version_of(info: Mapping[str, Any]) -> str:

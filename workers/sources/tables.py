@@ -13,7 +13,7 @@ from itertools import chain, islice
 from typing import Any, Literal, NamedTuple
 
 from schemas.records import Seconds
-from workers.sources.entries import decode_text
+from workers.sources.entries import clean, decode_text
 from workers.sources.kinds import BYTES_PER_S, extension, stem
 
 csv.field_size_limit(16 * 1024 * 1024)
@@ -97,7 +97,7 @@ def rows_of(name: str, data: bytes) -> list[Row]:
 
 
 def first(fields: Mapping[str, Any], names: Iterable[str]) -> str | None:
-    """The first of ``names`` that ``fields`` holds as text or number; None where blank or absent."""
+    """The first of ``names`` that ``fields`` holds as text or number, as it stands; None where blank or absent."""
     for name in names:
         value = fields.get(name)
         if isinstance(value, bool) or (isinstance(value, float) and not math.isfinite(value)):  # pandas' NaN is a blank
@@ -108,7 +108,8 @@ def first(fields: Mapping[str, Any], names: Iterable[str]) -> str | None:
 
 
 def side_of(fields: Mapping[str, Any]) -> Side:
-    return Side(first(fields, TEXT), first(fields, LANGUAGE), first(fields, SPEAKER))
+    found = (first(fields, names) for names in (TEXT, LANGUAGE, SPEAKER))
+    return Side(*(None if value is None else clean(value) for value in found))
 
 
 def row_of(fields: Mapping[str, Any]) -> Row | None:
