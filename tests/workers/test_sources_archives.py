@@ -266,6 +266,23 @@ def test_manifest_lines_are_members_or_rejects(tmp_path: Path, shared_data: Path
     assert set(contents(tmp_path / "m" / "all.jsonl").values()) == {clip}
 
 
+BAD_PATHS = ("a\0.wav", "\ud83d.wav", "x" * 300 + ".wav", "foo://b/a.wav", "nosuchchain::foo://b/a.wav", "loop.wav")
+
+
+@pytest.mark.parametrize("copies", [1, 9])
+def test_a_path_that_is_none_costs_its_line_alone(copies: int, tmp_path: Path, shared_data: Path) -> None:
+    (clip,) = clips(shared_data, 1)
+    os.symlink("loop.wav", tmp_path / "loop.wav")
+    lines = [{"audio_filepath": "a.wav", "text": "ok"}]
+    lines += [{"audio_filepath": path, "offset": float(at)} for path in BAD_PATHS for at in range(copies)]
+    write(tmp_path, [("a.wav", clip), ("m.jsonl", "".join(json.dumps(line) + "\n" for line in lines).encode())])
+    listing = listed(tmp_path / "m.jsonl")
+    assert not listing.problems
+    assert [(m.name, m.text) for m in listing.members] == [("a.wav", "ok")]
+    assert [r.reason for r in listing.rejects] == [Reason.MANIFEST_LINE] * len(BAD_PATHS) * copies
+    assert not any("endpoint" in r.message for r in listing.rejects)
+
+
 def test_absurd_numbers_cost_their_line_alone(tmp_path: Path, shared_data: Path) -> None:
     (clip,) = clips(shared_data, 1)
     absurd = b'{"audio_filepath": "a.wav", "text": "one", "duration": 1' + b"0" * 400 + b"}\n"

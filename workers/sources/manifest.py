@@ -208,10 +208,11 @@ def _found(member: Member, info: Info) -> Entry:
     if isinstance(info, StoreError):
         if info.is_general and info.reason != Reason.SOURCE_MISSING:
             raise info
-        is_missing = info.reason == Reason.SOURCE_MISSING
-        reason = Reason.MEMBER_MISSING if is_missing else Reason.ACCESS_DENIED
-        message = f"{member.uri}: nothing is there; relative paths start at the manifest" if is_missing else str(info)
-        return Entry(member).refuse(reason, message)
+        if info.reason == Reason.SOURCE_MISSING:
+            message = f"{member.uri}: nothing is there; relative paths start at the manifest"
+            return Entry(member).refuse(Reason.MEMBER_MISSING, message)
+        is_denied = info.reason == Reason.ACCESS_DENIED
+        return Entry(member).refuse(Reason.ACCESS_DENIED if is_denied else Reason.MANIFEST_LINE, str(info))
     size = int(info.get("size") or 0)
     seconds = member.estimated_s or estimate_s(member.uri, size)
     return Entry(replace(member, size=size, version=version_of(info), estimated_s=seconds))
