@@ -119,6 +119,14 @@ CORPORA: dict[str, tuple[Files, list[str], Sides, list[str]]] = {
         [("metadata.csv", b"file_name,text\ns1/001.wav,one\ns2/001.wav,two\n")],
         ["s1/001.wav", "s2/001.wav"], {"s1/001.wav": ("one", None, None), "s2/001.wav": ("two", None, None)}, [],
     ),
+    "texts of digits": (
+        [("a.txt", b"3 5 7 1"), ("b.lab", b"1 2 3")],
+        ["a.wav", "b.wav"], {"a.wav": ("3 5 7 1", None, None), "b.wav": ("1 2 3", None, None)}, [],
+    ),
+    "numbers of samples": (
+        [("a.txt", b"0 46797 She had your dark suit.\n"), ("b.lab", b"0 2500000 sil\n2500000 3600000 b ih\n")],
+        ["a.wav", "b.wav"], {"a.wav": ("She had your dark suit.", None, None), "b.wav": (None, None, None)}, [],
+    ),
     "a table of other recordings": (
         [("metadata.csv", b"file_name,text\ns3/001.wav,one\ns4/001.wav,two\n")],
         ["s1/001.wav", "s2/002.wav"], {"s1/001.wav": (None, None, None), "s2/002.wav": (None, None, None)}, [],

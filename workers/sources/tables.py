@@ -57,6 +57,8 @@ _PAIRS = re.compile(
     r"(^|[/._-])(text|sentences?|trans(cripts?|criptions?)?|metadata|manifest|train|dev|test|valid|validated|validation)"
     r"\.tsv$", re.IGNORECASE,
 )  # fmt: skip
+_TIMIT = re.compile(r"^0 [1-9]\d{3,8} (?=\S)")  # first and last sample of a recording of a tenth of a second or more
+_LABEL = re.compile(r"(\d{1,18})\s+(\d{1,18})\s+\S")
 _LOOK_AT = 20  # lines by which a table's delimiter is told
 _LIBRISPEECH = re.compile(r"(^|/)\d+-\d+\.trans\.txt$", re.IGNORECASE)
 _READERS = re.compile(r"(^|/)speakers\.txt$", re.IGNORECASE)
@@ -260,10 +262,16 @@ def own_side(name: str, data: bytes) -> Side | None:
         except (ValueError, RecursionError):
             return None
         return side_of(fields) if isinstance(fields, dict) else None
-    if extension(name) == "lab" and re.match(r"\d+ \d+ \S+\s*($|\n)", text):
+    if extension(name) == "lab" and _are_labels(text):
         return Side()
-    text = re.sub(r"^\d+ \d+ (?=\S)", "", text) if "\n" not in text else text
+    text = _TIMIT.sub("", text) if "\n" not in text else text
     return Side(" ".join(text.split()) or None)
+
+
+def _are_labels(text: str) -> bool:
+    """Whether every line is HTK's ``start end label``, in 100 ns and a millisecond long at least: no spoken numbers."""
+    lines = [_LABEL.match(line) for line in text.splitlines()]
+    return all(line is not None and int(line[2]) - int(line[1]) >= 10_000 for line in lines) and bool(lines)
 
 
 def stem_key(file: str) -> str:
