@@ -11,7 +11,9 @@ from source_archives import COMPRESSORS, Files, clips, listed, one, sides, strea
 
 from schemas.config import Sharding
 from schemas.reasons import Reason
+from workers.sources import references
 from workers.sources.shards import cut
+from workers.sources.tables import Row, Side, stem_key
 
 Sides = dict[str, tuple[str | None, str | None, str | None]]
 LJ_FIRST = (
@@ -127,6 +129,11 @@ CORPORA: dict[str, tuple[Files, list[str], Sides, list[str]]] = {
         [("a.txt", b"0 46797 She had your dark suit.\n"), ("b.lab", b"0 2500000 sil\n2500000 3600000 b ih\n")],
         ["a.wav", "b.wav"], {"a.wav": ("She had your dark suit.", None, None), "b.wav": (None, None, None)}, [],
     ),
+    "letters and accents apart": (
+        [("metadata.csv", "file_name,text\né/é.wav,hello\n".encode()), ("e\u0301/ü.txt", b"bye")],
+        ["e\u0301/e\u0301.wav", "é/u\u0308.wav"],
+        {"e\u0301/e\u0301.wav": ("hello", None, None), "é/u\u0308.wav": ("bye", None, None)}, [],
+    ),
     "a table of other recordings": (
         [("metadata.csv", b"file_name,text\ns3/001.wav,one\ns4/001.wav,two\n")],
         ["s1/001.wav", "s2/002.wav"], {"s1/001.wav": (None, None, None), "s2/002.wav": (None, None, None)}, [],
@@ -157,6 +164,27 @@ def test_references_are_found(corpus: str, pack: str, tmp_path: Path, shared_dat
         return
     assert sides(members) == expected
     assert [(reject.member, reject.reason) for reject in rejects] == [(name, Reason.NOT_AUDIO) for name in refused]
+
+
+def test_base_names_that_thousands_of_folders_share_are_found_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    count, looked = 3_000, []
+    fit = references._fit
+    monkeypatch.setattr(references, "_fit", lambda *args: looked.append(args) or fit(*args))
+    table = references.Table()
+    table.add("", [Row(f"id{at}/vid/1.wav", Side(f"path {at}")) for at in range(count)])
+    table.add("x", [Row(f"/home/me/x/{at}/2.wav", Side(f"longer {at}")) for at in range(count)])
+    for at in range(count):
+        table.add(f"s/{at}", [Row("3.wav", Side(f"folder {at}"))])
+        table.add("", [Row("4.wav", Side(f"archive {at}"), f"{at}.tar")])
+    for at in range(count):
+        for name, text in (
+            (f"c/id{at}/vid/1.flac", f"path {at}"), (f"x/{at}/2.wav", f"longer {at}"),
+            (f"s/{at}/wav/3.wav", f"folder {at}"), ("4.wav", f"archive {at}"),
+        ):  # fmt: skip
+            (row,) = table.find(name, stem_key(name), f"{at}.tar", crowded=not name.startswith("4"))
+            assert row.side.text == text
+    assert table.find("1.wav", "1", "a.tar", crowded=True) == []
+    assert len(looked) < 10 * count
 
 
 def test_manifests_inside_cut_recordings_up(tmp_path: Path, shared_data: Path) -> None:

@@ -8,12 +8,13 @@ import json
 import math
 import posixpath
 import re
+import unicodedata
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain, islice
 from typing import Any, Literal, NamedTuple
 
 from schemas.records import Seconds
-from workers.sources.entries import clean, decode_text
+from workers.sources.entries import clean, decode_text, readable
 from workers.sources.kinds import BYTES_PER_S, extension, stem
 
 csv.field_size_limit(16 * 1024 * 1024)
@@ -274,11 +275,16 @@ def _are_labels(text: str) -> bool:
     return all(line is not None and int(line[2]) - int(line[1]) >= 10_000 for line in lines) and bool(lines)
 
 
+def as_key(name: str) -> str:
+    """A name as it is looked up by: macOS writes letters and accents apart (NFD), tables have them in one (NFC)."""
+    return name if name.isascii() else unicodedata.normalize("NFC", readable(name))
+
+
 def stem_key(file: str) -> str:
     """What a file is looked up by: its base name, without an extension of audio.
 
     >>> stem_key("wavs/LJ001-0001.wav"), stem_key("p225_001.v2")
     ('LJ001-0001', 'p225_001.v2')
     """
-    base = posixpath.basename(file.replace("\\", "/"))
+    base = posixpath.basename(as_key(file).replace("\\", "/"))
     return stem(base) if extension(base) in BYTES_PER_S else base
