@@ -266,6 +266,20 @@ def test_manifest_lines_are_members_or_rejects(tmp_path: Path, shared_data: Path
     assert set(contents(tmp_path / "m" / "all.jsonl").values()) == {clip}
 
 
+@pytest.mark.parametrize("count", [1, 9])
+def test_manifests_find_recordings_however_their_accents_are_written(
+    count: int, tmp_path: Path, shared_data: Path
+) -> None:
+    (clip,) = clips(shared_data, 1)
+    write(tmp_path / "m", [(f"e\u0301{at}.wav", clip) for at in range(count)])
+    lines = [{"audio_filepath": f"é{at}.wav"} for at in range(count + 1)]
+    write(tmp_path, [("m/m.jsonl", "".join(json.dumps(line) + "\n" for line in lines).encode())])
+    assert contents(tmp_path / "m" / "m.jsonl") == {f"é{at}.wav": clip for at in range(count)}
+    assert [(r.member, r.reason) for r in listed(tmp_path / "m" / "m.jsonl").rejects] == [
+        (f"é{count}.wav", Reason.MEMBER_MISSING)
+    ]
+
+
 BAD_PATHS = ("a\0.wav", "\ud83d.wav", "x" * 300 + ".wav", "foo://b/a.wav", "nosuchchain::foo://b/a.wav", "loop.wav")
 
 

@@ -19,10 +19,11 @@ from workers.sources.entries import Entry, decode_text, readable
 from workers.sources.kinds import estimate_s
 from workers.sources.sniff import compression_of, decompressor
 from workers.sources.store import ArchiveError, StoreError, StoreFile, uri_of, version_of
-from workers.sources.tables import row_of, seconds_of
+from workers.sources.tables import as_key, row_of, seconds_of
 from workers.storage import escaped, open_filesystem
 
 THREADS = 16
+_URI = "uri of voxmill"  # added to what a store says of a recording that lies under another spelling of its name
 LISTED = 8  # recordings of one folder from which listing it is cheaper than asking for each
 
 Info = dict[str, Any] | StoreError
@@ -179,18 +180,32 @@ def _infos(uris: Iterable[str], storage: Storage) -> dict[str, Info]:
 
 def _folder_infos(folder: str, uris: list[str], storage: Storage) -> dict[str, Info]:
     """What the store says of recordings of one folder: from one listing where they are many."""
-    infos: dict[str, Info] = {}
-    if len(uris) >= LISTED:
-        try:
-            fs, path = open_filesystem(folder, storage)
-            listed = {uri_of(fs, info["name"]): info for info in fs.ls(path, detail=True)}
-            infos = {uri: listed[uri] for uri in uris if uri in listed and listed[uri]["type"] != "directory"}
-        except Exception:  # whatever a backend raises: then each recording is asked for
-            infos = {}
+    listed = _listed(folder, storage) if len(uris) >= LISTED else {}
+    infos: dict[str, Info] = {uri: listed[uri] for uri in uris if uri in listed}
     for uri in uris:
         if uri not in infos:
             infos[uri] = _info(uri, storage)
+    missing = [uri for uri, info in infos.items() if not uri.isascii() and _is_missing(info)]
+    if missing:  # perhaps their accents are written apart: listed once more, by names as they are looked up
+        by_key = {as_key(uri): (uri, info) for uri, info in (listed or _listed(folder, storage)).items()}
+        for uri in missing:
+            real, info = by_key.get(as_key(uri), (uri, infos[uri]))
+            infos[uri] = info if isinstance(info, StoreError) else info | {_URI: real}
     return infos
+
+
+def _is_missing(info: Info) -> bool:
+    return isinstance(info, StoreError) and info.reason == Reason.SOURCE_MISSING
+
+
+def _listed(folder: str, storage: Storage) -> dict[str, dict[str, Any]]:
+    """The files of a folder by URI; nothing where it may not be listed."""
+    try:
+        fs, path = open_filesystem(folder, storage)
+        infos = fs.ls(path, detail=True)
+        return {uri_of(fs, info["name"]): info for info in infos if info["type"] != "directory"}
+    except Exception:  # whatever a backend raises: then each recording is asked for
+        return {}
 
 
 def _info(uri: str, storage: Storage) -> Info:
@@ -215,4 +230,5 @@ def _found(member: Member, info: Info) -> Entry:
         return Entry(member).refuse(Reason.ACCESS_DENIED if is_denied else Reason.MANIFEST_LINE, str(info))
     size = int(info.get("size") or 0)
     seconds = member.estimated_s or estimate_s(member.uri, size)
-    return Entry(replace(member, size=size, version=version_of(info), estimated_s=seconds))
+    uri = info.get(_URI, member.uri)
+    return Entry(replace(member, uri=uri, size=size, version=version_of(info), estimated_s=seconds))
