@@ -112,10 +112,16 @@ CORPORA: dict[str, tuple[Files, list[str], Sides, list[str]]] = {
     ),
     "kaldi": (
         [("data/text", b"s1-u1 hello there\ns1-u2 bye\n"), ("data/utt2spk", b"s1-u1 s1\ns1-u2 s1\n"),
-         ("data/wav.scp", b"s1-u1 x\n")],
+         ("data/utt2dur", b"s1-u1 1.5\n")],
         ["data/wav/s1-u1.wav", "data/wav/s1-u2.wav"],
         {"data/wav/s1-u1.wav": ("hello there", None, "s1"), "data/wav/s1-u2.wav": ("bye", None, "s1")},
-        ["data/wav.scp"],
+        ["data/utt2dur"],
+    ),
+    "kaldi, files by id": (
+        [("data/text", b"s1-u1 hello there\ns1-u2 bye\n"), ("data/utt2spk", b"s1-u1 s1\ns1-u2 s1\n"),
+         ("data/wav.scp", b"s1-u1 /home/me/wav/x1.wav\ns1-u2 sox wav/x2.wav -t wav - |\n")],
+        ["wav/x1.wav", "data/wav/x2.wav"],
+        {"wav/x1.wav": ("hello there", None, "s1"), "data/wav/x2.wav": ("bye", None, "s1")}, [],
     ),
     "same names in many folders": (
         [("metadata.csv", b"file_name,text\ns1/001.wav,one\ns2/001.wav,two\n")],
@@ -194,6 +200,24 @@ def test_manifests_inside_cut_recordings_up(tmp_path: Path, shared_data: Path) -
     assert [(m.name, m.clip_start_s, m.clip_duration_s, m.text) for m in listed(tmp_path / "c.tar").members] == [
         ("a.wav", 0.0, 0.2, "x"), ("a.wav@0.2", 0.2, 0.2, "y"),
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("recordings", [b"", b"call-1 wav/x.wav\n"])
+def test_segments_cut_recordings_up(recordings: bytes, tmp_path: Path, shared_data: Path) -> None:
+    (clip,) = clips(shared_data, 1)
+    name = "data/wav/x.wav" if recordings else "data/wav/call-1.wav"
+    files = [
+        ("data/segments", b"u1 call-1 0.0 0.2\nu2 call-1 0.2 0.45\nu3 call-1 0.4 -1\n"),
+        ("data/text", b"u1 hello\nu2 bye\n"), ("data/utt2spk", b"u1 ann\nu2 bob\nu3 ann\n"), (name, clip),
+        *([("data/wav.scp", recordings)] if recordings else []),
+    ]  # fmt: skip
+    (tmp_path / "c.tar").write_bytes(tar_bytes(files))
+    listing = listed(tmp_path / "c.tar")
+    assert [(m.name, m.clip_start_s, m.clip_duration_s, m.text, m.speaker) for m in listing.members] == [
+        (name, 0.0, 0.2, "hello", "ann"), (f"{name}@0.2", 0.2, 0.25, "bye", "bob"),
+        (f"{name}@0.4", 0.4, None, None, "ann"),
+    ]  # fmt: skip
+    assert not listing.rejects
 
 
 # (offset, duration, speaker) of a manifest's lines: close together, at once, the very same

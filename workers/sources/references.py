@@ -90,7 +90,10 @@ class Table:
         for row in rows:
             file = as_key(row.file.replace("\\", "/")).removeprefix("./")
             archive = as_key(posixpath.basename(row.archive))
-            self._rows[archive, stem_key(file)].add(scope, row._replace(file=file))
+            if row.utterance:  # ids are told apart by the folder of their tables; paths start anywhere
+                file = file if row.offset is None else posixpath.join(scope, file)
+                row = row._replace(utterance=posixpath.join(scope, as_key(row.utterance)))
+            self._rows[archive, stem_key(file)].add("" if row.utterance else scope, row._replace(file=file))
 
     def find(self, name: str, key: str, archive: str, crowded: bool) -> list[Row]:
         """The rows that fit ``name`` best, of equals all. ``crowded``: others share its ``key``, so paths decide."""
@@ -190,6 +193,19 @@ class References:
         return list(self._unused.values())
 
     def _rows(self, name: str) -> list[Row]:
+        """The rows of a recording, and what tables say of it, or of its pieces, under the ids Kaldi gives them."""
+        rows = self._found(name)
+        for row in rows[:]:
+            if row.utterance and row.offset is None:
+                rows += (one for one in self._found(row.utterance) if one.offset is not None or not one.utterance)
+        return [
+            row._replace(side=reduce(Side.over, (one.side for one in self._found(row.utterance)), row.side))
+            if row.utterance and row.offset is not None
+            else row
+            for row in rows
+        ]
+
+    def _found(self, name: str) -> list[Row]:
         key = stem_key(name)
         crowded = key in self.crowded
         return [row for table in self._tables for row in table.find(name, key, self._archive, crowded)]

@@ -40,6 +40,7 @@ class Row(NamedTuple):
     archive: str = ""
     offset: Seconds | None = None
     duration: Seconds | None = None
+    utterance: str = ""  # Kaldi's wav.scp and segments: the id under which other tables say more of it
 
 
 # Column and key names of Common Voice, Hugging Face, NeMo, DeepSpeech, SpeechBrain, FLEURS and WebDataset, first wins.
@@ -51,7 +52,8 @@ LANGUAGE = ("language", "lang", "locale", "language_id")
 SPEAKER = ("speaker", "speaker_id", "client_id", "spk", "spk_id", "speaker_name")
 _KNOWN = frozenset((*FILE, *TEXT, *LANGUAGE, *SPEAKER, "offset", "duration"))
 
-_WHITESPACE_TABLES = re.compile(r"(^|/)(text|utt2spk|utt2lang|[^/]*\.trans\.txt)$", re.IGNORECASE)  # Kaldi, LibriSpeech
+# Kaldi, LibriSpeech
+_WHITESPACE_TABLES = re.compile(r"(^|/)(text|utt2spk|utt2lang|wav\.scp|segments|[^/]*\.trans\.txt)$", re.IGNORECASE)
 _TAB_TABLES = re.compile(r"(^|/)[^/]*(trans|transcripts?|transcriptions?)(\.txt)?$", re.IGNORECASE)  # Azure, MLS
 # Names under which two columns without a header are a file and its text.
 _PAIRS = re.compile(
@@ -81,7 +83,7 @@ def rows_of(name: str, data: bytes) -> list[Row]:
 
     Recognised: tables with a header (tsv, csv, also separated by | or ;), JSON lines, JSON arrays, LJ Speech's
     metadata.csv, FLEURS's headerless TSV, Azure's and MLS's tab-separated transcripts, LibriSpeech's ``.trans.txt``,
-    Kaldi's ``text``, ``utt2spk`` and ``utt2lang``.
+    Kaldi's ``text``, ``utt2spk``, ``utt2lang``, ``wav.scp`` and ``segments``.
     """
     if b"\0" in data[:4096] and data[:2] not in (b"\xff\xfe", b"\xfe\xff"):
         return []
@@ -243,8 +245,30 @@ def _keyed(name: str, text: str) -> Iterator[Row]:
             yield Row(key, Side(speaker=value))
         elif base == "utt2lang":
             yield Row(key, Side(language=value))
+        elif base == "wav.scp":
+            yield Row(_scp_file(rest), Side(), utterance=key)
+        elif base == "segments":
+            if row := _segment(key, rest.split()):
+                yield row
         else:
             yield Row(key, Side(value, speaker=key.partition("-")[0] if _LIBRISPEECH.search(name) else None))
+
+
+def _scp_file(rest: str) -> str:
+    """The recording of a line of wav.scp: a path, or a command that ends in a pipe and names one."""
+    if not rest.rstrip().endswith("|"):
+        return rest.strip()
+    return next((word for word in reversed(rest.split()) if extension(word) in BYTES_PER_S), "")
+
+
+def _segment(utterance: str, cells: list[str]) -> Row | None:
+    """A line of segments after its first word: the recording's id, where the piece starts and where it ends."""
+    if len(cells) < 3 or (start := seconds_of(cells[1])) is None:
+        return None
+    end = seconds_of(cells[2])  # -1: that of the recording
+    if end is not None and end <= start:
+        return None
+    return Row(cells[0], Side(), "", start, None if end is None else round(end - start, 6), utterance)
 
 
 def own_side(name: str, data: bytes) -> Side | None:
