@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 from schemas.tables import schema_of
+from workers.sources.entries import clean
 
 
 def table_of(name: str, rows: list[dict[str, Any]]) -> pa.Table:
@@ -16,10 +17,26 @@ def table_of(name: str, rows: list[dict[str, Any]]) -> pa.Table:
     columns = [
         _mels([row["mel"] for row in rows])
         if field.name == "mel"
-        else pa.array([row.get(field.name) for row in rows], field.type)
+        else _array([row.get(field.name) for row in rows], field.type)
         for field in schema
     ]
     return pa.Table.from_arrays(columns, schema=schema)
+
+
+def _array(values: list[Any], kind: pa.DataType) -> pa.Array:
+    """The values of one column. Text that Parquet refuses is cleaned here at the latest: it must not cost a shard."""
+    try:
+        return pa.array(values, kind)
+    except UnicodeEncodeError:
+        return pa.array([_clean(value) for value in values], kind)
+
+
+def _clean(value: Any) -> Any:
+    if isinstance(value, str):
+        return clean(value)
+    if isinstance(value, dict):
+        return {name: _clean(item) for name, item in value.items()}
+    return [_clean(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def _mels(mels: list[np.ndarray]) -> pa.Array:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import datetime as dt
 import os
+import re
 import uuid
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,6 +17,8 @@ from fsspec.core import has_magic, url_to_fs
 from schemas.config import Storage
 
 REMOVED_AT_ONCE = 16  # files, where a store takes them one by one
+_SURROGATE = re.compile("[\udc80-\udcff]")
+_ESCAPE = re.compile(r"\\u(dc[89a-f][0-9a-f])")
 
 
 def storage_options(url: str, storage: Storage) -> dict[str, Any]:
@@ -34,7 +37,21 @@ def storage_options(url: str, storage: Storage) -> dict[str, Any]:
 
 def open_filesystem(url: str, storage: Storage) -> tuple[fsspec.AbstractFileSystem, str]:
     """The filesystem of ``url`` and the path inside it. Opens no connection yet for remote stores."""
+    if "://" not in url:
+        url = _ESCAPE.sub(lambda match: chr(int(match[1], 16)), url)
+        if "::" in url and url.startswith("/"):  # a name like any other; fsspec would take it for a chain of URLs
+            return fsspec.filesystem("file"), url
     return url_to_fs(url, **storage_options(url, storage))
+
+
+def escaped(path: str) -> str:
+    """A local path in characters that can be written anywhere: bytes that are not UTF-8, which Python hands over as
+    lone surrogates (PEP 383), as ``\\udc80`` to ``\\udcff``. :func:`open_filesystem` knows them.
+
+    >>> escaped("/d/caf\\udce9.tar")
+    '/d/caf\\\\udce9.tar'
+    """
+    return path if path.isascii() else _SURROGATE.sub(lambda match: f"\\u{ord(match[0]):x}", path)
 
 
 def absolute_url(url: str) -> str:

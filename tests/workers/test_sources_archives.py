@@ -9,16 +9,19 @@ import struct
 import tarfile
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import pytest
-from source_archives import MAX_BYTES, clips, contents, listed, one, tar_bytes, write, zip_bytes
+from source_archives import MAX_BYTES, clips, contents, listed, one, sides, tar_bytes, write, zip_bytes
 
-from schemas.config import Sharding, Storage
+from schemas.config import CorpusParameters, Sharding, Storage
 from schemas.errors import MemberError
 from schemas.reasons import Reason
-from schemas.records import Layout
+from schemas.records import Archive, Layout, Published
+from workers.arrow import table_of
+from workers.sources import planning
 from workers.sources.discover import discover
-from workers.sources.listing import list_archive
+from workers.sources.listing import Listing, list_archive
 from workers.sources.read import read_members
 from workers.sources.shards import cut
 
@@ -92,6 +95,31 @@ def test_names_that_are_no_utf8_can_be_written(tmp_path: Path, shared_data: Path
         packed[at : at + 2] = struct.pack("<H", struct.unpack("<H", packed[at : at + 2])[0] & ~0x800)
     (tmp_path / "mac.zip").write_bytes(packed)
     assert contents(tmp_path / "mac.zip") == {"記.wav": clip}
+
+
+def test_text_that_parquet_refuses_is_cleaned(tmp_path: Path, shared_data: Path) -> None:
+    (clip,) = clips(shared_data, 1)
+    folder = os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9")
+    files = [("a.wav", clip), ("a.json", b'{"text": "x \\ud83d y", "speaker": "\\ud83d\\ude00"}')]
+    write(Path(folder), [("b\udce9.tar", tar_bytes(files)), ("c\udce9/d\udce8.wav", clip), ("e::\udce9.wav", clip)])
+    lines = [{"audio_filepath": f"caf\udce9/{name}"} for name in ("c\udce9/d\udce8.wav", "e::\udce9.wav")]
+    write(tmp_path, [("m.jsonl", "".join(json.dumps(line) + "\n" for line in lines).encode())])
+    found = {}
+    for source in (f"{folder}/b\udce9.tar", f"{folder}/c\udce9", f"{folder}/e::\udce9.wav", f"{tmp_path}/m.jsonl"):
+        listing, read = listed(source), contents(source)
+        found |= {member.name: (member.text, member.speaker, read[member.name] == clip) for member in listing.members}
+        one(source).uri.encode()
+    assert found == {
+        "a.wav": ("x \ufffd y", "\U0001f600", True), "dè.wav": (None, None, True), "e::é.wav": (None, None, True),
+        "café/cé/dè.wav": (None, None, True), "café/e::é.wav": (None, None, True),
+    }  # fmt: skip
+
+
+def test_tables_of_text_that_parquet_refuses() -> None:
+    rows = [{"archive": "a", "text": "x \ud800", "words": [{"text": "\udce9", "start_s": 0.0}]}, {"archive": "b"}]
+    table = table_of("transcripts", rows)
+    assert table["text"].to_pylist() == ["x \ufffd", None]
+    assert table["words"].to_pylist()[0][0]["text"] == "\ufffd"
 
 
 @pytest.mark.parametrize("share", [0.97, 0.5])
@@ -236,6 +264,70 @@ def test_manifest_lines_are_members_or_rejects(tmp_path: Path, shared_data: Path
         ("wavs/x.txt", Reason.NOT_AUDIO), ("line 9", Reason.MANIFEST_LINE),
     ]  # fmt: skip
     assert set(contents(tmp_path / "m" / "all.jsonl").values()) == {clip}
+
+
+@pytest.mark.parametrize("count", [1, 9])
+def test_manifests_find_recordings_however_their_accents_are_written(
+    count: int, tmp_path: Path, shared_data: Path
+) -> None:
+    (clip,) = clips(shared_data, 1)
+    write(tmp_path / "m", [(f"e\u0301{at}.wav", clip) for at in range(count)])
+    lines = [{"audio_filepath": f"é{at}.wav"} for at in range(count + 1)]
+    write(tmp_path, [("m/m.jsonl", "".join(json.dumps(line) + "\n" for line in lines).encode())])
+    assert contents(tmp_path / "m" / "m.jsonl") == {f"é{at}.wav": clip for at in range(count)}
+    assert [(r.member, r.reason) for r in listed(tmp_path / "m" / "m.jsonl").rejects] == [
+        (f"é{count}.wav", Reason.MEMBER_MISSING)
+    ]
+
+
+BAD_PATHS = ("a\0.wav", "\ud83d.wav", "x" * 300 + ".wav", "foo://b/a.wav", "nosuchchain::foo://b/a.wav", "loop.wav")
+
+
+@pytest.mark.parametrize("copies", [1, 9])
+def test_a_path_that_is_none_costs_its_line_alone(copies: int, tmp_path: Path, shared_data: Path) -> None:
+    (clip,) = clips(shared_data, 1)
+    os.symlink("loop.wav", tmp_path / "loop.wav")
+    lines = [{"audio_filepath": "a.wav", "text": "ok"}]
+    lines += [{"audio_filepath": path, "offset": float(at)} for path in BAD_PATHS for at in range(copies)]
+    write(tmp_path, [("a.wav", clip), ("m.jsonl", "".join(json.dumps(line) + "\n" for line in lines).encode())])
+    listing = listed(tmp_path / "m.jsonl")
+    assert not listing.problems
+    assert [(m.name, m.text) for m in listing.members] == [("a.wav", "ok")]
+    assert [r.reason for r in listing.rejects] == [Reason.MANIFEST_LINE] * len(BAD_PATHS) * copies
+    assert not any("endpoint" in r.message for r in listing.rejects)
+
+
+def test_absurd_numbers_cost_their_line_alone(tmp_path: Path, shared_data: Path) -> None:
+    (clip,) = clips(shared_data, 1)
+    absurd = b'{"audio_filepath": "a.wav", "text": "one", "duration": 1' + b"0" * 400 + b"}\n"
+    side = b'{"text": NaN, "speaker": "s", "duration": 1e999}'
+    (tmp_path / "a.tar").write_bytes(
+        tar_bytes([("a.wav", clip), ("m.json", absurd), ("b.wav", clip), ("b.json", side)])
+    )
+    assert sides(listed(tmp_path / "a.tar").members) == {"a.wav": ("one", None, None), "b.wav": (None, None, "s")}
+    write(tmp_path / "m", [("a.wav", clip), ("m.jsonl", b'{"audio_filepath": "a.wav"}\n' + absurd)])
+    listing = listed(tmp_path / "m" / "m.jsonl")
+    assert [m.name for m in listing.members] == ["a.wav"]
+    assert [(r.member, r.reason) for r in listing.rejects] == [("line 2", Reason.MANIFEST_LINE)]
+
+
+def test_an_archive_that_cannot_be_planned_costs_itself_alone(
+    tmp_path: Path, shared_data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (clip,) = clips(shared_data, 1)
+    write(tmp_path, [("a.tar", tar_bytes([("a.wav", clip)])), ("b.tar", tar_bytes([("b.wav", clip)]))])
+
+    def fails(archive: Archive, *rest: Any) -> Listing:
+        if archive.uri.endswith("a.tar"):
+            raise ZeroDivisionError("nobody thought of it")
+        return list_archive(archive, *rest)
+
+    monkeypatch.setattr(planning, "list_archive", fails)
+    parameters = CorpusParameters(sources=[str(tmp_path)], destination=str(tmp_path / "out"))
+    plan = planning.make_plan(discover(parameters.sources, Storage()), "f", parameters, Published())
+    assert [member.name for shard in plan.shards for member in shard.members] == ["b.wav"]
+    assert [(os.path.basename(r.archive), r.reason) for r in plan.rejects] == [("a.tar", Reason.ARCHIVE_UNREADABLE)]
+    assert "nobody thought of it" in plan.rejects[0].message
 
 
 def test_an_archive_that_changes_after_listing_fails_its_members_not_the_run(tmp_path: Path, shared_data: Path) -> None:

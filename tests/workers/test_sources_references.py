@@ -11,9 +11,16 @@ from source_archives import COMPRESSORS, Files, clips, listed, one, sides, strea
 
 from schemas.config import Sharding
 from schemas.reasons import Reason
+from workers.sources import references
 from workers.sources.shards import cut
+from workers.sources.tables import Row, Side, stem_key
 
 Sides = dict[str, tuple[str | None, str | None, str | None]]
+LJ_FIRST = (
+    "Printing, in the only sense with which we are at present concerned, differs from most if not from all the arts "
+    "and crafts represented in the Exhibition"
+)
+LJ_SECOND = "in being comparatively modern."
 CV = "client_id\tpath\tsentence\tup_votes\tage\tlocale"
 
 
@@ -45,6 +52,11 @@ CORPORA: dict[str, tuple[Files, list[str], Sides, list[str]]] = {
         {"LJ/wavs/LJ001-0001.wav": ('In fourteen "sixty"-five', None, None),
          "LJ/wavs/LJ001-0002.wav": ('he said, "no"', None, None)}, [],
     ),
+    "lj speech, its own first lines": (
+        [("LJ/metadata.csv", f"LJ001-0001|{LJ_FIRST}|{LJ_FIRST}\nLJ001-0002|{LJ_SECOND}|{LJ_SECOND}\n".encode())],
+        ["LJ/wavs/LJ001-0001.wav", "LJ/wavs/LJ001-0002.wav"],
+        {"LJ/wavs/LJ001-0001.wav": (LJ_FIRST, None, None), "LJ/wavs/LJ001-0002.wav": (LJ_SECOND, None, None)}, [],
+    ),
     "vctk": (
         [("V/txt/p225/p225_001.txt", b"Please call Stella."), ("V/speaker-info.txt", b"ID AGE\n225 23\n")],
         ["V/wav48_silence_trimmed/p225/p225_001_mic1.flac", "V/wav48_silence_trimmed/p225/p225_001_mic2.flac"],
@@ -56,6 +68,28 @@ CORPORA: dict[str, tuple[Files, list[str], Sides, list[str]]] = {
          ("cv/de/invalidated.tsv", f"{CV}\nc2\tx_2.mp3\tfalsch\t0\t\tde\n".encode())],
         ["cv/de/clips/x_1.mp3", "cv/de/clips/x_2.mp3"],
         {"cv/de/clips/x_1.mp3": ('"Ja", sagte er', "de", "c1"), "cv/de/clips/x_2.mp3": (None, "de", "c2")}, [],
+    ),
+    "common voice with durations": (
+        [("cv/de/clip_durations.tsv", b"clip\tduration[ms]\nx_1.mp3\t4860\nx_2.mp3\t3000\n"),
+         ("cv/de/invalidated.tsv", f"{CV}\nc2\tx_2.mp3\tfalsch\t0\t\tde\n".encode()),
+         ("cv/de/validated.tsv", f"{CV}\nc1\tx_1.mp3\tJa\t2\t\tde\n".encode())],
+        ["cv/de/clips/x_1.mp3", "cv/de/clips/x_2.mp3"],
+        {"cv/de/clips/x_1.mp3": ("Ja", "de", "c1"), "cv/de/clips/x_2.mp3": (None, "de", "c2")},
+        ["cv/de/clip_durations.tsv"],
+    ),
+    "columns that are no text": (
+        [("d.tsv", b"file\tduration_ms\na.wav\t123\n"), ("train.tsv", b"a.wav\t1.5\nb.wav\t2.5\n"),
+         ("who.tsv", b"a.wav\tann\nb.wav\tbob\n"), ("dev.tsv", b"a.wav\tHello there\nb.wav\t7\n")],
+        ["a.wav", "b.wav"], {"a.wav": ("Hello there", None, None), "b.wav": ("7", None, None)},
+        ["d.tsv", "train.tsv", "who.tsv"],
+    ),
+    "a blank first line, and columns named in quotes": (
+        [("metadata.csv", b'\r\n"file_name","notes, raw","text"\r\n"a.wav","x, y","hello"\r\nb.wav,z,bye\r\n')],
+        ["a.wav", "b.wav"], {"a.wav": ("hello", None, None), "b.wav": ("bye", None, None)}, [],
+    ),
+    "lines of old Macintoshes": (
+        [("metadata.csv", b"file_name;text\ra.wav;hello, you\rb.wav;bye\r")],
+        ["a.wav", "b.wav"], {"a.wav": ("hello, you", None, None), "b.wav": ("bye", None, None)}, [],
     ),
     "fleurs": (
         [("f/test.tsv", b"1\t10.wav\tRoh, eins\troh eins\tr o h\t9\tMALE\n2\t11.wav\tZwei\tzwei\tz\t9\tMALE\n")],
@@ -78,14 +112,33 @@ CORPORA: dict[str, tuple[Files, list[str], Sides, list[str]]] = {
     ),
     "kaldi": (
         [("data/text", b"s1-u1 hello there\ns1-u2 bye\n"), ("data/utt2spk", b"s1-u1 s1\ns1-u2 s1\n"),
-         ("data/wav.scp", b"s1-u1 x\n")],
+         ("data/utt2dur", b"s1-u1 1.5\n")],
         ["data/wav/s1-u1.wav", "data/wav/s1-u2.wav"],
         {"data/wav/s1-u1.wav": ("hello there", None, "s1"), "data/wav/s1-u2.wav": ("bye", None, "s1")},
-        ["data/wav.scp"],
+        ["data/utt2dur"],
+    ),
+    "kaldi, files by id": (
+        [("data/text", b"s1-u1 hello there\ns1-u2 bye\n"), ("data/utt2spk", b"s1-u1 s1\ns1-u2 s1\n"),
+         ("data/wav.scp", b"s1-u1 /home/me/wav/x1.wav\ns1-u2 sox wav/x2.wav -t wav - |\n")],
+        ["wav/x1.wav", "data/wav/x2.wav"],
+        {"wav/x1.wav": ("hello there", None, "s1"), "data/wav/x2.wav": ("bye", None, "s1")}, [],
     ),
     "same names in many folders": (
         [("metadata.csv", b"file_name,text\ns1/001.wav,one\ns2/001.wav,two\n")],
         ["s1/001.wav", "s2/001.wav"], {"s1/001.wav": ("one", None, None), "s2/001.wav": ("two", None, None)}, [],
+    ),
+    "texts of digits": (
+        [("a.txt", b"3 5 7 1"), ("b.lab", b"1 2 3")],
+        ["a.wav", "b.wav"], {"a.wav": ("3 5 7 1", None, None), "b.wav": ("1 2 3", None, None)}, [],
+    ),
+    "numbers of samples": (
+        [("a.txt", b"0 46797 She had your dark suit.\n"), ("b.lab", b"0 2500000 sil\n2500000 3600000 b ih\n")],
+        ["a.wav", "b.wav"], {"a.wav": ("She had your dark suit.", None, None), "b.wav": (None, None, None)}, [],
+    ),
+    "letters and accents apart": (
+        [("metadata.csv", "file_name,text\né/é.wav,hello\n".encode()), ("e\u0301/ü.txt", b"bye")],
+        ["e\u0301/e\u0301.wav", "é/u\u0308.wav"],
+        {"e\u0301/e\u0301.wav": ("hello", None, None), "é/u\u0308.wav": ("bye", None, None)}, [],
     ),
     "a table of other recordings": (
         [("metadata.csv", b"file_name,text\ns3/001.wav,one\ns4/001.wav,two\n")],
@@ -119,6 +172,27 @@ def test_references_are_found(corpus: str, pack: str, tmp_path: Path, shared_dat
     assert [(reject.member, reject.reason) for reject in rejects] == [(name, Reason.NOT_AUDIO) for name in refused]
 
 
+def test_base_names_that_thousands_of_folders_share_are_found_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    count, looked = 3_000, []
+    fit = references._fit
+    monkeypatch.setattr(references, "_fit", lambda *args: looked.append(args) or fit(*args))
+    table = references.Table()
+    table.add("", [Row(f"id{at}/vid/1.wav", Side(f"path {at}")) for at in range(count)])
+    table.add("x", [Row(f"/home/me/x/{at}/2.wav", Side(f"longer {at}")) for at in range(count)])
+    for at in range(count):
+        table.add(f"s/{at}", [Row("3.wav", Side(f"folder {at}"))])
+        table.add("", [Row("4.wav", Side(f"archive {at}"), f"{at}.tar")])
+    for at in range(count):
+        for name, text in (
+            (f"c/id{at}/vid/1.flac", f"path {at}"), (f"x/{at}/2.wav", f"longer {at}"),
+            (f"s/{at}/wav/3.wav", f"folder {at}"), ("4.wav", f"archive {at}"),
+        ):  # fmt: skip
+            (row,) = table.find(name, stem_key(name), f"{at}.tar", crowded=not name.startswith("4"))
+            assert row.side.text == text
+    assert table.find("1.wav", "1", "a.tar", crowded=True) == []
+    assert len(looked) < 10 * count
+
+
 def test_manifests_inside_cut_recordings_up(tmp_path: Path, shared_data: Path) -> None:
     rows = [{"audio_filepath": "a.wav", "offset": o, "duration": 0.2, "text": t} for o, t in ((0, "x"), (0.2, "y"))]
     (clip,) = clips(shared_data, 1)
@@ -126,6 +200,24 @@ def test_manifests_inside_cut_recordings_up(tmp_path: Path, shared_data: Path) -
     assert [(m.name, m.clip_start_s, m.clip_duration_s, m.text) for m in listed(tmp_path / "c.tar").members] == [
         ("a.wav", 0.0, 0.2, "x"), ("a.wav@0.2", 0.2, 0.2, "y"),
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("recordings", [b"", b"call-1 wav/x.wav\n"])
+def test_segments_cut_recordings_up(recordings: bytes, tmp_path: Path, shared_data: Path) -> None:
+    (clip,) = clips(shared_data, 1)
+    name = "data/wav/x.wav" if recordings else "data/wav/call-1.wav"
+    files = [
+        ("data/segments", b"u1 call-1 0.0 0.2\nu2 call-1 0.2 0.45\nu3 call-1 0.4 -1\n"),
+        ("data/text", b"u1 hello\nu2 bye\n"), ("data/utt2spk", b"u1 ann\nu2 bob\nu3 ann\n"), (name, clip),
+        *([("data/wav.scp", recordings)] if recordings else []),
+    ]  # fmt: skip
+    (tmp_path / "c.tar").write_bytes(tar_bytes(files))
+    listing = listed(tmp_path / "c.tar")
+    assert [(m.name, m.clip_start_s, m.clip_duration_s, m.text, m.speaker) for m in listing.members] == [
+        (name, 0.0, 0.2, "hello", "ann"), (f"{name}@0.2", 0.2, 0.25, "bye", "bob"),
+        (f"{name}@0.4", 0.4, None, None, "ann"),
+    ]  # fmt: skip
+    assert not listing.rejects
 
 
 # (offset, duration, speaker) of a manifest's lines: close together, at once, the very same

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import random
+import tarfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -66,6 +67,10 @@ def test_damaged_empty_and_huge(tmp_path: Path, shared_data: Path) -> None:
     (tmp_path / "flipped.tar.gz").write_bytes(data)
     shards, _ = streamed(tmp_path / "flipped.tar.gz")
     assert {m.name for shard in shards for m, _ in shard.payloads} >= {"a.wav"}  # what came before the damage
+    latin = tar_bytes([("a.wav", clip), ("caf\udce9.wav", bytes(9000))], format=tarfile.GNU_FORMAT)
+    (tmp_path / "latin.tar.gz").write_bytes(gzip.compress(latin[: len(clip) + 9000], 0))
+    (shard,), _ = streamed(tmp_path / "latin.tar.gz")
+    assert [("café.wav" in r.message, r.reason) for r in shard.shard.rejects] == [(True, Reason.ARCHIVE_TRUNCATED)]
     (tmp_path / "empty.tar.gz").write_bytes(gzip.compress(tar_bytes([])))
     (shard,), _ = streamed(tmp_path / "empty.tar.gz")
     assert [(r.member, r.reason) for r in shard.shard.rejects] == [("", Reason.ARCHIVE_EMPTY)]

@@ -21,7 +21,7 @@ from workers.storage import open_filesystem
 # Tables that speak of all archives of a folder: Hugging Face, NeMo, Common Voice, Azure, Kaldi, LibriSpeech.
 _COMMON = re.compile(
     r"(metadata|manifest|transcripts?|trans|train|dev|test|valid|validated|validation|invalidated|other)"
-    r"\.(tsv|csv|jsonl|ndjson|json|txt)$|(text|utt2spk|utt2lang|speakers\.txt)$",
+    r"\.(tsv|csv|jsonl|ndjson|json|txt)$|(text|utt2spk|utt2lang|wav\.scp|segments|speakers\.txt)$",
     re.IGNORECASE,
 )
 _NAMED = re.compile(r"trans(cripts?|criptions?)?\.txt$", re.IGNORECASE)

@@ -35,17 +35,35 @@ def is_wanted(name: str, size: int) -> bool:
 
 
 def decode_name(name: str) -> str:
-    """A member name that can be written anywhere: bytes that are not UTF-8 are read as Windows-1252, else Latin-1.
+    """A member name that can be written anywhere, without a leading ``./``."""
+    name = readable(name)
+    while name.startswith("./"):
+        name = name[2:].lstrip("/")
+    return name
 
-    Python hands over undecodable bytes as lone surrogates (PEP 383), which Parquet refuses. A leading ``./`` goes.
+
+def readable(name: str) -> str:
+    """``name`` as it can be written anywhere: bytes that are not UTF-8 are read as Windows-1252, else Latin-1.
+
+    Python hands over undecodable bytes as lone surrogates (PEP 383), which Parquet refuses.
     """
     try:
         name.encode()
     except UnicodeEncodeError:
-        name = decode_text(name.encode("utf-8", "surrogateescape"))
-    while name.startswith("./"):
-        name = name[2:].lstrip("/")
+        try:
+            return decode_text(name.encode("utf-8", "surrogateescape"))
+        except UnicodeEncodeError:  # half an emoji, out of JSON
+            return clean(name)
     return name
+
+
+def clean(text: str) -> str:
+    """``text`` as it can be written anywhere: halves of surrogate pairs, which JSON allows, are marked as unreadable.
+
+    >>> clean("x \\ud83d y"), clean("\\ud83d\\ude00") == "\\U0001f600"
+    ('x \ufffd y', True)
+    """
+    return text if text.isascii() else text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def decode_text(data: bytes) -> str:

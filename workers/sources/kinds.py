@@ -36,7 +36,7 @@ ARCHIVE_SUFFIXES = (
 )  # fmt: skip
 _NESTED = (*ARCHIVE_SUFFIXES, ".7z", ".rar", ".gz", ".bz2", ".xz", ".zst", ".lz4", ".jar", ".whl", ".iso")
 _SIDECARS = frozenset(("txt", "lab", "json", "jsonl", "ndjson", "csv", "tsv", "cls"))
-_SIDECAR_NAMES = frozenset(("text", "utt2spk", "utt2lang", "transcripts", "transcript", "trans"))
+_SIDECAR_NAMES = frozenset(("text", "utt2spk", "utt2lang", "wav.scp", "segments", "transcripts", "transcript", "trans"))
 _HEADERLESS = frozenset(
     ("raw", "pcm", "s16", "s16le", "s16be", "s8", "u8", "s24le", "s32le", "f32", "f32le", "ul", "ulaw", "al", "alaw",
      "mulaw", "sln", "vox", "adc")
@@ -48,7 +48,7 @@ _OTHER_EXTENSIONS = """md rst html htm xml pdf doc docx odt rtf xls xlsx ppt ppt
     scp fst far arpa lm model vocab dict lexicon md5 sha1 sha256 sha512 asc sig torrent url lnk exe dll so dylib bak tmp
     swp part crdownload nfo cue m3u m3u8 pls mid midi font ttf otf woff css"""
 _OTHER_BASE_NAMES = """readme license licence copying authors changelog changes makefile dockerfile notice version
-    thumbs.db desktop.ini wav.scp segments spk2utt spk2gender reco2dur utt2dur utt2num_frames feats.scp cmvn.scp
+    thumbs.db desktop.ini spk2utt spk2gender reco2dur utt2dur utt2num_frames feats.scp cmvn.scp
     _success"""
 _OTHER = frozenset(_OTHER_EXTENSIONS.split())
 _OTHER_NAMES = frozenset(_OTHER_BASE_NAMES.split())
@@ -100,9 +100,11 @@ def kind_of(name: str) -> Kind:
     if is_hidden(name):
         return Kind.OTHER
     base, ext = posixpath.basename(name).lower(), extension(name)
+    if base in _SIDECAR_NAMES:
+        return Kind.SIDECAR
     if base in _OTHER_NAMES or ext in _OTHER:
         return Kind.OTHER
-    if base in _SIDECAR_NAMES or ext in _SIDECARS:
+    if ext in _SIDECARS:
         return Kind.SIDECAR
     if ext in _HEADERLESS:
         return Kind.HEADERLESS

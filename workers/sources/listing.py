@@ -12,7 +12,7 @@ from schemas.reasons import Reason
 from schemas.records import Archive, Layout, Member, Reject
 from workers.sources import folder, manifest, tar, zip
 from workers.sources.beside import Beside
-from workers.sources.entries import Entry, Screen, archive_reject, is_wanted
+from workers.sources.entries import Entry, Screen, archive_reject, decode_name, is_wanted
 from workers.sources.kinds import Kind, kind_of
 from workers.sources.read import read_contents
 from workers.sources.references import References
@@ -81,7 +81,7 @@ def _entries(archive: Archive, storage: Storage) -> Iterator[Entry]:
     else:
         fs, path = open_filesystem(archive.uri, storage)
         info = {"size": archive.size, "mtime": archive.version, "type": "file"}
-        yield folder.entry_of(fs, path, info, posixpath.basename(path), 0)
+        yield folder.entry_of(fs, path, info, decode_name(posixpath.basename(path)), 0)
 
 
 def _with_sidecars(entries: list[Entry], archive: Archive, storage: Storage) -> Iterator[Entry]:

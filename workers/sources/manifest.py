@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import math
 import posixpath
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
@@ -16,14 +15,15 @@ from schemas.config import Storage
 from schemas.ids import stable_id
 from schemas.reasons import Reason
 from schemas.records import Archive, Member, Seconds
-from workers.sources.entries import Entry, decode_text
+from workers.sources.entries import Entry, decode_text, readable
 from workers.sources.kinds import estimate_s
 from workers.sources.sniff import compression_of, decompressor
 from workers.sources.store import ArchiveError, StoreError, StoreFile, uri_of, version_of
-from workers.sources.tables import row_of
-from workers.storage import open_filesystem
+from workers.sources.tables import as_key, row_of, seconds_of
+from workers.storage import escaped, open_filesystem
 
 THREADS = 16
+_URI = "uri of voxmill"  # added to what a store says of a recording that lies under another spelling of its name
 LISTED = 8  # recordings of one folder from which listing it is cheaper than asking for each
 
 Info = dict[str, Any] | StoreError
@@ -134,14 +134,14 @@ def _member(line: str, manifest: str, ordinal: int, names: PieceNames) -> Member
     for name in ("offset", "duration"):
         value = fields.get(name)
         if value is not None and not _is_time(value):
-            raise _BadLine(f"{name} {value!r} is no number of seconds from 0 on")
-    uri = resolve(row.file, manifest)
+            raise _BadLine(f"{name} {str(value)[:40]!r} is no number of seconds from 0 on")
+    uri = escaped(resolve(row.file, manifest))
     if _is_local(uri) and not _is_local(manifest):  # whoever may write to the store is not to choose what is read here
         raise _BadLine(f"names {uri}, a file of the machine that reads it; name what lies in a store by its full URL")
     start = row.offset if row.duration else row.offset or None
     length = row.duration if row.offset is not None else None
     return Member(
-        name=names(row.file, start, length), size=0, uri=uri, ordinal=ordinal,
+        name=names(readable(row.file), start, length), size=0, uri=uri, ordinal=ordinal,
         estimated_s=row.duration or 0.0, clip_start_s=start, clip_duration_s=length,
         text=row.side.text, language=row.side.language, speaker=row.side.speaker,
     )  # fmt: skip
@@ -154,12 +154,7 @@ def _is_local(uri: str) -> bool:
 
 
 def _is_time(value: Any) -> bool:
-    if isinstance(value, bool) or not isinstance(value, int | float | str):
-        return False
-    try:
-        return 0 <= float(value) < math.inf
-    except ValueError:
-        return False
+    return not isinstance(value, bool) and seconds_of(value) is not None
 
 
 def resolve(file: str, manifest: str) -> str:
@@ -185,18 +180,32 @@ def _infos(uris: Iterable[str], storage: Storage) -> dict[str, Info]:
 
 def _folder_infos(folder: str, uris: list[str], storage: Storage) -> dict[str, Info]:
     """What the store says of recordings of one folder: from one listing where they are many."""
-    infos: dict[str, Info] = {}
-    if len(uris) >= LISTED:
-        try:
-            fs, path = open_filesystem(folder, storage)
-            listed = {uri_of(fs, info["name"]): info for info in fs.ls(path, detail=True)}
-            infos = {uri: listed[uri] for uri in uris if uri in listed and listed[uri]["type"] != "directory"}
-        except Exception:  # whatever a backend raises: then each recording is asked for
-            infos = {}
+    listed = _listed(folder, storage) if len(uris) >= LISTED else {}
+    infos: dict[str, Info] = {uri: listed[uri] for uri in uris if uri in listed}
     for uri in uris:
         if uri not in infos:
             infos[uri] = _info(uri, storage)
+    missing = [uri for uri, info in infos.items() if not uri.isascii() and _is_missing(info)]
+    if missing:  # perhaps their accents are written apart: listed once more, by names as they are looked up
+        by_key = {as_key(uri): (uri, info) for uri, info in (listed or _listed(folder, storage)).items()}
+        for uri in missing:
+            real, info = by_key.get(as_key(uri), (uri, infos[uri]))
+            infos[uri] = info if isinstance(info, StoreError) else info | {_URI: real}
     return infos
+
+
+def _is_missing(info: Info) -> bool:
+    return isinstance(info, StoreError) and info.reason == Reason.SOURCE_MISSING
+
+
+def _listed(folder: str, storage: Storage) -> dict[str, dict[str, Any]]:
+    """The files of a folder by URI; nothing where it may not be listed."""
+    try:
+        fs, path = open_filesystem(folder, storage)
+        infos = fs.ls(path, detail=True)
+        return {uri_of(fs, info["name"]): info for info in infos if info["type"] != "directory"}
+    except Exception:  # whatever a backend raises: then each recording is asked for
+        return {}
 
 
 def _info(uri: str, storage: Storage) -> Info:
@@ -214,10 +223,12 @@ def _found(member: Member, info: Info) -> Entry:
     if isinstance(info, StoreError):
         if info.is_general and info.reason != Reason.SOURCE_MISSING:
             raise info
-        is_missing = info.reason == Reason.SOURCE_MISSING
-        reason = Reason.MEMBER_MISSING if is_missing else Reason.ACCESS_DENIED
-        message = f"{member.uri}: nothing is there; relative paths start at the manifest" if is_missing else str(info)
-        return Entry(member).refuse(reason, message)
+        if info.reason == Reason.SOURCE_MISSING:
+            message = f"{member.uri}: nothing is there; relative paths start at the manifest"
+            return Entry(member).refuse(Reason.MEMBER_MISSING, message)
+        is_denied = info.reason == Reason.ACCESS_DENIED
+        return Entry(member).refuse(Reason.ACCESS_DENIED if is_denied else Reason.MANIFEST_LINE, str(info))
     size = int(info.get("size") or 0)
     seconds = member.estimated_s or estimate_s(member.uri, size)
-    return Entry(replace(member, size=size, version=version_of(info), estimated_s=seconds))
+    uri = info.get(_URI, member.uri)
+    return Entry(replace(member, uri=uri, size=size, version=version_of(info), estimated_s=seconds))

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 
 from schemas.config import CorpusParameters
 from schemas.ids import stable_id
+from schemas.reasons import Reason
 from schemas.records import Archive, Discovery, Layout, Plan, Published, Reject, Shard
 from workers.sources.beside import Beside
-from workers.sources.entries import MB
+from workers.sources.entries import MB, archive_reject
 from workers.sources.listing import Listing, list_archive
 from workers.sources.published import is_done, is_refused, is_unchanged, to_skip
 from workers.sources.shards import cut
@@ -39,6 +40,13 @@ def make_plan(discovery: Discovery, fingerprint: str, parameters: CorpusParamete
     beside = Beside(parameters.storage)
 
     def part(archive: Archive) -> _Part:
+        try:
+            return planned(archive)
+        except Exception as error:  # the boundary between an archive and the run
+            message = f"could not be planned ({type(error).__name__}: {str(error)[:200]}); the other archives are"
+            return _Part(problems=(archive_reject(archive.uri, Reason.ARCHIVE_UNREADABLE, message, archive.version),))
+
+    def planned(archive: Archive) -> _Part:
         if is_unchanged(archive, known):
             return _Part(skipped=counts[archive.uri])
         if archive.layout is Layout.STREAM:

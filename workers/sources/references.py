@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from schemas.records import Seconds
 from workers.sources.kinds import extension, stem
-from workers.sources.tables import Row, Side, is_readers, own_side, readers, rows_of, stem_key
+from workers.sources.tables import Row, Side, as_key, is_readers, own_side, readers, rows_of, stem_key
 
 AUDIO_FOLDERS = frozenset(("wav", "wavs", "wav48", "wav48_silence_trimmed", "wav16", "audio", "audios", "clips", "flac",
                             "mp3", "sounds", "recordings"))  # fmt: skip
@@ -19,46 +19,113 @@ _TEXT_FOLDERS = frozenset(("txt", "text", "texts", "transcripts", "transcript", 
 _SUFFIXES = (".normalized", ".original", ".transcript")  # LibriTTS: x.normalized.txt beside x.wav
 _MICROPHONE = re.compile(r"_mic\d+$")  # VCTK: two microphones, one text
 _LIBRISPEECH_ID = re.compile(r"(\d+)-\d+-\d+$")
+_FEW = 8  # rows that are looked at one by one
 _OWN = ("txt", "lab", "json", "cls")
+
+
+class _Same:
+    """The rows that share a base name, each with the folder its table lies in."""
+
+    def __init__(self) -> None:
+        self.rows: list[tuple[str, Row]] = []
+        self.is_one = True  # whether all name the very same file
+        # Places in ``rows``, once they are many, by all that a recording may be found by.
+        self._paths: dict[str, list[int]] = defaultdict(list)  # the path as the table gives it, or from its folder on
+        self._ends: dict[str, list[int]] = defaultdict(list)  # every end of that path
+        self._scopes: dict[str, list[int]] = defaultdict(list)  # the folder of the table, of rows without a path
+        self._indexed = 0
+
+    def add(self, scope: str, row: Row) -> None:
+        self.rows.append((scope, row))
+        self.is_one = self.is_one and self.first == (scope, row.file)
+
+    @property
+    def first(self) -> tuple[str, str]:
+        return self.rows[0][0], self.rows[0][1].file
+
+    def near(self, name: str) -> list[tuple[str, Row]]:
+        """The rows that may fit ``name``, in order."""
+        if len(self.rows) <= _FEW or self.is_one:
+            return self.rows
+        for place in range(self._indexed, len(self.rows)):
+            self._index(place, *self.rows[place])
+        self._indexed = len(self.rows)
+        plain, folders = stem(name), name.split("/")[:-1]
+        found = {place for end in _ends(plain) for place in self._paths.get(end, ())}
+        found.update(self._ends.get(plain, ()) if "/" in plain else ())
+        for depth in range(len(folders) + 1):
+            found.update(self._scopes.get("/".join(folders[:depth]), ()))
+        return [self.rows[place] for place in sorted(found)]
+
+    def _index(self, place: int, scope: str, row: Row) -> None:
+        path, ending = _path(scope, row), _ending(row)
+        if "/" not in row.file:
+            self._scopes[scope].append(place)
+            return
+        for one in {path, stem(path), ending, stem(ending)}:
+            self._paths[one].append(place)
+        for one in {*_ends(ending), *_ends(stem(ending))}:
+            self._ends[one].append(place)
+
+
+def _ends(path: str) -> list[str]:
+    """``path`` and what is left of it without its first folder, its first two, and so on.
+
+    >>> _ends("a/b/c")
+    ['a/b/c', 'b/c', 'c']
+    """
+    parts = path.split("/")
+    return ["/".join(parts[at:]) for at in range(len(parts))]
 
 
 class Table:
     """Rows found by the base name of their file, each with the folder its table lies in."""
 
     def __init__(self) -> None:
-        self._rows: dict[str, list[tuple[str, Row]]] = defaultdict(list)
+        self._rows: dict[tuple[str, str], _Same] = defaultdict(_Same)  # by the archive's base name, if any, and key
 
     def add(self, scope: str, rows: Iterable[Row]) -> None:
         """``scope`` is the table's folder: its rows speak of files in and below it."""
+        scope = as_key(scope)
         for row in rows:
-            self._rows[stem_key(row.file)].append((scope, row))
+            file = as_key(row.file.replace("\\", "/")).removeprefix("./")
+            archive = as_key(posixpath.basename(row.archive))
+            if row.utterance:  # ids are told apart by the folder of their tables; paths start anywhere
+                file = file if row.offset is None else posixpath.join(scope, file)
+                row = row._replace(utterance=posixpath.join(scope, as_key(row.utterance)))
+            self._rows[archive, stem_key(file)].add("" if row.utterance else scope, row._replace(file=file))
 
     def find(self, name: str, key: str, archive: str, crowded: bool) -> list[Row]:
         """The rows that fit ``name`` best, of equals all. ``crowded``: others share its ``key``, so paths decide."""
-        if not (candidates := self._rows.get(key)):
-            return []
+        same = [self._rows[at, key] for at in dict.fromkeys(("", archive)) if (at, key) in self._rows]
         # Base names alone are believed where they are unique, on both sides.
-        is_unique = not crowded and len({(scope, row.file) for scope, row in candidates}) == 1
-        rated = [(_fit(name, scope, row, archive, crowded, is_unique), row) for scope, row in candidates]
-        best = max(fit for fit, _ in rated)
+        is_unique = not crowded and all(one.is_one for one in same) and len({one.first for one in same}) == 1
+        rated = [(_fit(name, scope, row, crowded, is_unique), row) for one in same for scope, row in one.near(name)]
+        best = max((fit for fit, _ in rated), default=0)
         return [row for fit, row in rated if fit == best > 0]
 
 
-def _fit(name: str, scope: str, row: Row, archive: str, crowded: bool, is_unique: bool) -> int:
+def _path(scope: str, row: Row) -> str:
+    return posixpath.normpath(posixpath.join(scope, row.file))
+
+
+def _ending(row: Row) -> str:
+    return posixpath.normpath(row.file).lstrip("./")
+
+
+def _fit(name: str, scope: str, row: Row, crowded: bool, is_unique: bool) -> int:
     """3: the very path; 2: the path's end; 1: the base name alone; 0: not this recording."""
-    if row.archive and posixpath.basename(row.archive) != archive:
-        return 0
-    file = row.file.replace("\\", "/").removeprefix("./")
-    path = posixpath.normpath(posixpath.join(scope, file))
+    path = _path(scope, row)
     plain = stem(name)
     if name == path or plain == path or plain == stem(path):
         return 3
     if scope and not name.startswith(f"{scope}/"):
         return 0
-    if "/" in file:
-        ending = posixpath.normpath(file).lstrip("./")
+    if "/" in row.file:
+        ending = _ending(row)
         endings = (f"/{ending}", f"/{stem(ending)}")
-        return 2 if plain.endswith(endings) or any(end.endswith(f"/{plain}") for end in endings) else int(is_unique)
+        is_longer = "/" in plain and any(end.endswith(f"/{plain}") for end in endings)
+        return 2 if plain.endswith(endings) or is_longer else int(is_unique)
     between = posixpath.dirname(name)[len(scope) :].strip("/").split("/")
     return int(not crowded or between[0] in AUDIO_FOLDERS | {""})
 
@@ -76,13 +143,13 @@ class References:
 
     def __init__(self, archive_name: str, tables: Iterable[Table] = ()) -> None:
         """``archive_name`` is the archive's base name; ``tables`` are those found beside it."""
-        self._archive = archive_name
+        self._archive = as_key(archive_name)
         self._table = Table()
         self._tables = (self._table, *tables)
         self._own: dict[str, tuple[str, Side]] = {}  # path without extension -> sidecar's name and content
         self._parallel: dict[str, tuple[str, Side]] = {}  # the same without the folder of texts
         self._readers: frozenset[str] = frozenset()
-        self._unused: dict[str, None] = {}
+        self._unused: dict[str, str] = {}  # names as they are looked up -> as they are
         self.crowded: set[str] = set()  # base names that several folders share
         self.version = 0  # counts what was offered
 
@@ -98,9 +165,9 @@ class References:
         # A JSON object may be a recording's own sidecar (WebDataset) as well as a manifest of one line (NeMo).
         if len(rows) > 1 or (rows and (extension(name) != "json" or b'"audio_filepath"' in data)):
             return
-        self._unused[name] = None
+        self._unused[as_key(name)] = name
         if extension(name) in _OWN and (side := own_side(name, data)) is not None:
-            self._offer_own(name, side)
+            self._offer_own(as_key(name), side)
 
     def _offer_own(self, name: str, side: Side) -> None:
         key = stem(name)
@@ -113,6 +180,7 @@ class References:
 
     def of(self, name: str) -> Known:
         """What is known of a recording by now."""
+        name = as_key(name)
         rows = self._rows(name)
         whole = [row for row in rows if not row.offset]
         side = reduce(Side.over, (self._own_of(name), *(row.side for row in whole), self._reader(name)))
@@ -122,9 +190,22 @@ class References:
 
     def unused(self) -> list[str]:
         """Files offered that turned out to belong to no recording asked for."""
-        return list(self._unused)
+        return list(self._unused.values())
 
     def _rows(self, name: str) -> list[Row]:
+        """The rows of a recording, and what tables say of it, or of its pieces, under the ids Kaldi gives them."""
+        rows = self._found(name)
+        for row in rows[:]:
+            if row.utterance and row.offset is None:
+                rows += (one for one in self._found(row.utterance) if one.offset is not None or not one.utterance)
+        return [
+            row._replace(side=reduce(Side.over, (one.side for one in self._found(row.utterance)), row.side))
+            if row.utterance and row.offset is not None
+            else row
+            for row in rows
+        ]
+
+    def _found(self, name: str) -> list[Row]:
         key = stem_key(name)
         crowded = key in self.crowded
         return [row for table in self._tables for row in table.find(name, key, self._archive, crowded)]

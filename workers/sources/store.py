@@ -13,7 +13,7 @@ from schemas.config import Storage
 from schemas.errors import MemberError, VoxmillError
 from schemas.reasons import Reason
 from workers.sources.leaps import LeapCache
-from workers.storage import is_local, open_filesystem
+from workers.storage import escaped, is_local, open_filesystem
 
 # Read ahead of a seek on a remote store. At about 30 ms per request and 100 MB/s, 3 MB take as long as asking for them.
 REMOTE_BLOCK = 4 * 1024 * 1024
@@ -33,7 +33,8 @@ class StoreError(VoxmillError):
 
     def __init__(self, error: Exception, uri: str) -> None:
         self.reason, what, do = _explain(error)
-        self.is_general = self.reason == Reason.SOURCE_UNREACHABLE or _has_no_access(error)
+        is_unreachable = self.reason == Reason.SOURCE_UNREACHABLE and not _is_of_url(error)
+        self.is_general = is_unreachable or _has_no_access(error)
         super().__init__(what, uri, do)
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -70,6 +71,13 @@ def _has_no_access(error: BaseException) -> bool:
     return error.__cause__ is not None and _has_no_access(error.__cause__)
 
 
+def _is_of_url(error: Exception) -> bool:
+    """Whether nothing can be had under this very URL: no path, or of a kind of store that there is no driver for."""
+    if isinstance(error, OSError):
+        return error.errno in (errno.ENAMETOOLONG, errno.ELOOP, errno.EISDIR)
+    return isinstance(error, ImportError) or (isinstance(error, ValueError) and "endpoint" not in str(error).lower())
+
+
 def _explain(error: Exception) -> tuple[Reason, str, str]:
     """Reason, what was wrong and what to do, for any exception a store raises."""
     name, said = type(error).__name__, " ".join(str(error).split())[:200]
@@ -92,14 +100,16 @@ def _explain(error: Exception) -> tuple[Reason, str, str]:
         return Reason.SOURCE_UNREACHABLE, f"no driver for this kind of store ({said})", "Install the package it names"
     if isinstance(error, ValueError) and "rotocol" in said:
         return Reason.SOURCE_UNREACHABLE, f"unknown kind of URL ({said})", "Use a local path, s3://, gs://, https://"
+    if _is_of_url(error):
+        return Reason.SOURCE_UNREACHABLE, f"no path that can be read ({said or name})", "Correct or rename it"
     return Reason.SOURCE_UNREACHABLE, f"the store did not answer as it should ({name}: {said})", (
         "Check storage.endpoint_url, the region and the network, then run again"
     )  # fmt: skip
 
 
 def uri_of(fs: fsspec.AbstractFileSystem, path: str) -> str:
-    """The URI of ``path`` on ``fs``; a plain path for local files."""
-    return path if is_local(fs) else str(fs.unstrip_protocol(path))
+    """The URI of ``path`` on ``fs``; a plain path for local files, in characters that can be written anywhere."""
+    return escaped(path) if is_local(fs) else str(fs.unstrip_protocol(path))
 
 
 def version_of(info: Mapping[str, Any]) -> str:

@@ -10,7 +10,7 @@ from schemas.reasons import Reason
 from schemas.records import Archive, Member, Published, Reject, Shard
 from workers.sources import tar
 from workers.sources.beside import Beside
-from workers.sources.entries import MB, Entry, Screen, archive_reject, is_wanted
+from workers.sources.entries import MB, Entry, Screen, archive_reject, decode_name, is_wanted
 from workers.sources.kinds import Kind, kind_of
 from workers.sources.listing import refuse_sidecar, with_references, with_side
 from workers.sources.published import is_done, is_known, is_refused
@@ -194,7 +194,7 @@ class _Reading:
 
     def _content(self, headers: tar.Headers) -> bytes:
         """The data of the header just read. Raises ArchiveError where the stream ends in it or is damaged."""
-        name, size = headers.current.name, headers.current.size
+        name, size = decode_name(headers.current.name), headers.current.size
         try:
             source = headers.extractfile(headers.current)
             data = b"" if source is None else source.read()
