@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
+import bz2
 import io
 import json
 import os
 import struct
 import tarfile
+import tracemalloc
 import zipfile
+import zlib
 from pathlib import Path
 
 import pytest
+import zstandard
 from source_archives import MAX_BYTES, clips, contents, listed, one, tar_bytes, write, zip_bytes
 
 from schemas.config import Sharding, Storage
 from schemas.errors import MemberError
 from schemas.reasons import Reason
-from schemas.records import Layout
+from schemas.records import Layout, Member
 from workers.sources.discover import discover
 from workers.sources.listing import list_archive
 from workers.sources.read import read_members
 from workers.sources.shards import cut
+from workers.sources.zip import inflate
 
 NAMES = ["a.wav", "б/запись.wav", "録音/音声 1.wav", "x" * 150 + ".wav", "d/" * 60 + "deep.wav", "naïve, \"q\" 'r'.wav"]
 
@@ -155,6 +160,24 @@ def test_zip_members_are_checked_one_by_one(tmp_path: Path, shared_data: Path) -
     for name in ("1.wav", "2.wav"):
         assert isinstance(read[name], MemberError)
         assert read[name].reason == Reason.MEMBER_UNREADABLE
+
+
+@pytest.mark.parametrize("method", ["deflate", "bzip2", "lzma", "zstd"])
+def test_a_zip_member_that_inflates_to_more_than_it_says_is_not_inflated(method: str) -> None:
+    bomb = bytes(50_000_000)
+    raw = zlib.compressobj(wbits=-15)
+    stored = {
+        "deflate": lambda: raw.compress(bomb) + raw.flush(), "bzip2": lambda: bz2.compress(bomb),
+        "lzma": lambda: zip_bytes([("a", bomb)], zipfile.ZIP_LZMA)[31:], "zstd": lambda: zstandard.compress(bomb),
+    }[method]()  # fmt: skip
+    member = Member(
+        "a.wav", 1000, "a.zip", f"{zlib.crc32(bomb[:1000]):08x}", stored_size=len(stored), compression=method
+    )
+    tracemalloc.start()
+    with pytest.raises(MemberError, match=r"member_unreadable.*more than the 1,000 bytes"):
+        inflate(member, stored)
+    assert tracemalloc.get_traced_memory()[1] < 1_000_000
+    tracemalloc.stop()
 
 
 def test_archives_that_are_none(tmp_path: Path, shared_data: Path) -> None:

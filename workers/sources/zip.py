@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import bz2
 import io
+import lzma
 import posixpath
 import stat
 import struct
@@ -24,7 +26,6 @@ _UNICODE_PATH = 0x7075  # Info-ZIP's extra field with the name in UTF-8 (APPNOTE
 _ZSTD = 93
 _METHODS = {zipfile.ZIP_STORED: "", zipfile.ZIP_DEFLATED: "deflate", zipfile.ZIP_BZIP2: "bzip2",
             zipfile.ZIP_LZMA: "lzma", _ZSTD: "zstd"}  # fmt: skip
-_CODES = {name: code for code, name in _METHODS.items()}
 
 
 def entries(file: Any, uri: str) -> Iterator[Entry]:
@@ -110,6 +111,9 @@ def inflate(member: Member, stored: bytes) -> bytes:
         data = _inflated(member, stored)
     except Exception as error:  # zlib.error, EOFError, OSError, LZMAError, ZstdError, BadZipFile: all are damage
         raise MemberError(Reason.MEMBER_UNREADABLE, f"cannot be inflated: {error}; pack it again") from error
+    if len(data) > member.size:
+        message = f"holds more than the {member.size:,} bytes that the archive's directory says; pack it again"
+        raise MemberError(Reason.MEMBER_UNREADABLE, message)
     if len(data) != member.size or f"{zlib.crc32(data):08x}" != member.version:
         what = f"{len(data):,} of {member.size:,} bytes" if len(data) != member.size else "its checksum does not match"
         raise MemberError(Reason.MEMBER_UNREADABLE, f"damaged in the archive: {what}; pack it again")
@@ -117,13 +121,32 @@ def inflate(member: Member, stored: bytes) -> bytes:
 
 
 def _inflated(member: Member, stored: bytes) -> bytes:
+    """What is stored, inflated, and no more than one byte beyond the size that the directory gives."""
+    most = member.size + 1
     if not member.compression:
         return stored
-    if member.compression == "zstd":
-        import zstandard
+    if member.compression == "deflate":
+        return zlib.decompressobj(-zlib.MAX_WBITS).decompress(stored, most)
+    if member.compression == "bzip2":
+        return bz2.BZ2Decompressor().decompress(stored, most)
+    if member.compression == "lzma":
+        return _unlzma(stored, most)
+    import zstandard
 
-        return zstandard.ZstdDecompressor().stream_reader(io.BytesIO(stored)).read(member.size)
-    info = zipfile.ZipInfo("member")
-    info.compress_type, info.compress_size, info.file_size = _CODES[member.compression], len(stored), member.size
-    info.CRC = int(member.version, 16)
-    return zipfile.ZipExtFile(io.BytesIO(stored), "r", info).read()  # type: ignore[arg-type]
+    return zstandard.ZstdDecompressor().stream_reader(io.BytesIO(stored)).read(most)
+
+
+def _unlzma(stored: bytes, most: int) -> bytes:
+    """At most ``most`` bytes of raw LZMA behind a header of its own (APPNOTE.TXT 5.8.8)."""
+    length, properties, dictionary = struct.unpack_from("<2xHBL", stored)
+    position, literal = divmod(properties, 9)
+    filters = [
+        {
+            "id": lzma.FILTER_LZMA1,
+            "dict_size": max(4096, min(dictionary, most)),  # one longer than the content would never be filled
+            "lc": literal,
+            "lp": position % 5,
+            "pb": position // 5,
+        }
+    ]
+    return lzma.LZMADecompressor(lzma.FORMAT_RAW, filters=filters).decompress(stored[4 + length :], most)
