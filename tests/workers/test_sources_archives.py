@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import bz2
+import gzip
 import io
 import json
 import os
 import struct
+import subprocess
 import tarfile
 import tracemalloc
 import zipfile
@@ -15,7 +17,7 @@ from pathlib import Path
 
 import pytest
 import zstandard
-from source_archives import MAX_BYTES, clips, contents, listed, one, tar_bytes, write, zip_bytes
+from source_archives import MAX_BYTES, clips, contents, listed, one, streamed, tar_bytes, write, zip_bytes
 
 from schemas.config import Sharding, Storage
 from schemas.errors import MemberError
@@ -97,6 +99,68 @@ def test_names_that_are_no_utf8_can_be_written(tmp_path: Path, shared_data: Path
         packed[at : at + 2] = struct.pack("<H", struct.unpack("<H", packed[at : at + 2])[0] & ~0x800)
     (tmp_path / "mac.zip").write_bytes(packed)
     assert contents(tmp_path / "mac.zip") == {"記.wav": clip}
+
+
+@pytest.mark.parametrize("form", ["gnu", "posix"])
+@pytest.mark.parametrize("suffix", ["", ".gz"])
+def test_a_sparse_member_of_a_tar_is_refused_alone(form: str, suffix: str, tmp_path: Path, shared_data: Path) -> None:
+    clip, other, last = clips(shared_data, 3)
+    write(tmp_path, [("a.wav", clip), ("holes.wav", other), ("z.wav", last)])
+    os.truncate(tmp_path / "holes.wav", 5_000_000)
+    path = tmp_path / f"c.tar{suffix}"
+    options = ["-C", tmp_path, "-S", f"--format={form}", *(["-z"] if suffix else [])]
+    subprocess.run(["tar", *options, "-cf", path, "a.wav", "holes.wav", "z.wav"], check=True)
+    if suffix:
+        (part,), _ = streamed(path)
+        members, rejects, problems = part.shard.members, part.shard.rejects, ()
+    else:
+        listing = listed(path)
+        members, rejects, problems = listing.members, listing.rejects, listing.problems
+    assert [member.name for member in members] == ["a.wav", "z.wav"]
+    assert [(r.member, r.reason) for r in rejects] == [("holes.wav", Reason.MEMBER_UNREADABLE)]
+    assert not problems
+
+
+def test_a_time_that_is_no_number_costs_nothing(tmp_path: Path, shared_data: Path) -> None:
+    files = [(f"{i}.wav", clip) for i, clip in enumerate(clips(shared_data, 2))]
+    infos = []
+    for time in ("nan", "inf"):
+        info = tarfile.TarInfo(f"{time}.md")
+        info.pax_headers = {"mtime": time}
+        infos.append(info)
+    path = tmp_path / "c.tar"
+    path.write_bytes(tar_bytes([], infos, format=tarfile.PAX_FORMAT)[:3072] + tar_bytes(files))
+    assert contents(path) == dict(files)
+    assert [r.member for r in listed(path).rejects] == ["nan.md", "inf.md"]
+    (tmp_path / "c.tar.gz").write_bytes(gzip.compress(path.read_bytes()))
+    (part,), _ = streamed(tmp_path / "c.tar.gz")
+    assert [(member.name, data) for member, data in part.payloads] == files
+
+
+def test_odd_headers_of_a_zip_cost_at_most_their_members(tmp_path: Path, shared_data: Path) -> None:
+    sounds = clips(shared_data, 6)
+    names = ["aé.wav", "extra.wav", "long.wav", "new.wav", "far.wav", "last.wav"]
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for name, clip in zip(names, sounds, strict=True):
+            info = zipfile.ZipInfo(name)
+            kept = {"extra.wav": 4, "long.wav": 60_000}.get(name, 0)
+            info.extra = struct.pack("<HH", 0x9999, kept) + bytes(kept) if kept else b""
+            archive.writestr(info, clip)
+    packed = bytearray(buffer.getvalue().replace("aé".encode(), b"a\xe9\xe9"))  # flagged as UTF-8
+    at = packed.rindex(struct.pack("<HH", 0x9999, 4))
+    packed[at + 2 : at + 4] = struct.pack("<H", 400)  # reaches beyond all extra fields
+    packed[packed.rindex(b"new.wav") - 46 + 6] = 99  # made for a zip of the future
+    at = packed.rindex(b"far.wav") - 46 + 42
+    packed[at : at + 4] = b"\xff" * 4  # its place stands in an extra field that is not there
+    path = tmp_path / "odd.zip"
+    path.write_bytes(packed)
+    expected = dict(zip(["aéé.wav", *names[1:]], sounds, strict=True))
+    del expected["far.wav"]
+    assert contents(path) == expected
+    listing = listed(path)
+    assert [(r.member, r.reason) for r in listing.rejects] == [("far.wav", Reason.MEMBER_UNREADABLE)]
+    assert not listing.problems
 
 
 @pytest.mark.parametrize("share", [0.97, 0.5])

@@ -6,6 +6,7 @@ end-of-archive marker is missing; here both are told apart from a proper end.
 
 from __future__ import annotations
 
+import math
 import tarfile
 from collections.abc import Iterator
 from dataclasses import replace
@@ -92,7 +93,12 @@ def sample_version(mtime: float, data_head: bytes, data_tail: bytes) -> str:
     Times alone do not tell versions apart: reproducible tars set all of them to 0. Both samples lie next to headers
     that are read anyway.
     """
-    return f"{int(mtime)}-{blake3(data_head + data_tail).hexdigest(length=8)}"
+    return f"{_whole(mtime)}-{blake3(data_head + data_tail).hexdigest(length=8)}"
+
+
+def _whole(mtime: float) -> int:
+    """The time in whole seconds, 0 for one that is no time: a PAX header can say nan."""
+    return int(mtime) if math.isfinite(mtime) else 0
 
 
 def entries(file: Any, uri: str, size: int | None, *, stream: bool = False) -> Iterator[tuple[Entry, Headers]]:
@@ -108,7 +114,8 @@ def entries(file: Any, uri: str, size: int | None, *, stream: bool = False) -> I
             for header in tar:
                 if header.isdir():
                     continue
-                if size is not None and not stream and header.offset_data + header.size > size and header.isreg():
+                is_plain = header.isreg() and not _is_sparse(header)  # a sparse one says its size as it was unpacked
+                if size is not None and not stream and is_plain and header.offset_data + header.size > size:
                     raise _Cut(f"ends inside the member {decode_name(header.name)}")
                 yield _entry(header, file, uri, count, stream), tar
                 count += 1
@@ -148,17 +155,21 @@ def _check_end(tar: Headers) -> None:
 def _entry(header: tarfile.TarInfo, file: Any, uri: str, ordinal: int, stream: bool) -> Entry:
     name = decode_name(header.name)
     member = Member(
-        name, header.size, uri, str(int(header.mtime)), header.offset_data, ordinal=ordinal,
+        name, header.size, uri, str(_whole(header.mtime)), header.offset_data, ordinal=ordinal,
         estimated_s=estimate_s(name, header.size),
     )  # fmt: skip
     if header.type in _KINDS or not header.isreg():
         what = _KINDS.get(header.type, f"an entry of type {header.type!r}")
         return Entry(member).refuse(Reason.NOT_A_FILE, f"{what}, not a file; pack the file it stands for")
-    if header.sparse is not None or any(key.startswith("GNU.sparse") for key in header.pax_headers):
+    if _is_sparse(header):
         return Entry(member).refuse(Reason.MEMBER_UNREADABLE, "stored as a sparse file; pack without --sparse")
     if stream:
         return Entry(member)
     return Entry(*_sampled(member, header, file))
+
+
+def _is_sparse(header: tarfile.TarInfo) -> bool:
+    return header.sparse is not None or any(key.startswith("GNU.sparse") for key in header.pax_headers)
 
 
 def _sampled(member: Member, header: tarfile.TarInfo, file: Any) -> tuple[Member, str, str, bytes | None]:
