@@ -187,6 +187,22 @@ def test_a_tar_that_does_not_end_as_a_tar_says_so(ending: bytes, tmp_path: Path,
     assert [problem.reason for problem in listing.problems] == [Reason.ARCHIVE_TRUNCATED]
 
 
+@pytest.mark.parametrize("between", [b"", bytes(3_000_320)])
+def test_a_tar_is_read_to_the_end_of_its_file(between: bytes, tmp_path: Path, shared_data: Path) -> None:
+    files = [(f"{i}{'x' * 120 * i}.wav", clip) for i, clip in enumerate(clips(shared_data, 3))]
+    whole = tar_bytes([]) + b"".join(tar_bytes([file]) + between for file in files)
+    path = tmp_path / "joined.tar"
+    path.write_bytes(whole)
+    assert contents(path) == dict(files)
+    assert not listed(path).problems
+    path.write_bytes(whole + b"\x99" * 600)
+    listing = listed(path)
+    assert len(listing.members) == 3
+    ((reason, message),) = [(problem.reason, problem.message) for problem in listing.problems]
+    assert reason == Reason.ARCHIVE_TRUNCATED
+    assert f"from byte {len(whole):,} on, with data that are no tar" in message
+
+
 def test_tar_headers_that_lie_neither_hang_nor_fill_memory(tmp_path: Path, shared_data: Path) -> None:
     (clip,) = clips(shared_data, 1)
     for number, size in enumerate((-512, 2**40)):
