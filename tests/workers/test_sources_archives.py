@@ -17,15 +17,17 @@ from pathlib import Path
 
 import pytest
 import zstandard
+from fsspec.implementations.local import LocalFileSystem
 from source_archives import MAX_BYTES, clips, contents, listed, one, streamed, tar_bytes, write, zip_bytes
 
 from schemas.config import Sharding, Storage
 from schemas.errors import MemberError
 from schemas.reasons import Reason
 from schemas.records import Layout, Member
+from workers.sources import read
 from workers.sources.discover import discover
 from workers.sources.listing import list_archive
-from workers.sources.read import read_members
+from workers.sources.read import read_contents, read_members
 from workers.sources.shards import cut
 from workers.sources.zip import inflate
 
@@ -54,8 +56,8 @@ def test_real_archives_are_read_whole(shared_data: Path) -> None:
         assert not listing.rejects
         assert not listing.problems
         assert all(member.text for member in listing.members)
-        read = contents(shared_data / path)
-        assert {name: len(data) for name, data in read.items()} == {m.name: m.size for m in listing.members}
+        found = contents(shared_data / path)
+        assert {name: len(data) for name, data in found.items()} == {m.name: m.size for m in listing.members}
 
 
 def test_a_hostile_tar_costs_its_hostile_members_alone(tmp_path: Path, shared_data: Path) -> None:
@@ -235,11 +237,11 @@ def test_zip_members_are_checked_one_by_one(tmp_path: Path, shared_data: Path) -
     path.write_bytes(packed)
     listing = listed(path)
     assert [(r.member, r.reason) for r in listing.rejects] == [("3.wav", Reason.ENCRYPTED)]
-    read = contents(path)
-    assert read["0.wav"] == files[0][1]
+    found = contents(path)
+    assert found["0.wav"] == files[0][1]
     for name in ("1.wav", "2.wav"):
-        assert isinstance(read[name], MemberError)
-        assert read[name].reason == Reason.MEMBER_UNREADABLE
+        assert isinstance(found[name], MemberError)
+        assert found[name].reason == Reason.MEMBER_UNREADABLE
 
 
 @pytest.mark.parametrize("method", ["deflate", "bzip2", "lzma", "zstd"])
@@ -341,6 +343,31 @@ def test_manifest_lines_are_members_or_rejects(tmp_path: Path, shared_data: Path
     assert set(contents(tmp_path / "m" / "all.jsonl").values()) == {clip}
 
 
+@pytest.mark.parametrize("pack", ["tar", "zip", "folder"])
+def test_the_pieces_of_a_recording_are_read_at_once(
+    pack: str, tmp_path: Path, shared_data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(read, "REQUEST", 1000)  # bytes; recordings are longer
+    sounds = clips(shared_data, 2)
+    lines = [{"audio_filepath": "long.wav", "offset": i / 10, "duration": 0.1} for i in range(3)]
+    files = [("a.wav", sounds[0]), ("long.wav", sounds[1]), ("m.jsonl", "\n".join(map(json.dumps, lines)).encode())]
+    source = tmp_path / f"c.{pack}"
+    if pack == "folder":
+        write(source, files)
+    else:
+        source.write_bytes({"tar": tar_bytes, "zip": zip_bytes}[pack](files))
+    archive, listing = one(source), listed(source)
+    requests = []
+    asked = LocalFileSystem.cat_file
+    monkeypatch.setattr(LocalFileSystem, "cat_file", lambda *at, **to: requests.append(to) or asked(*at, **to))
+    found = list(read_contents(listing.members, archive.layout, Storage()))
+    assert [(member.clip_start_s, data) for member, data in found] == [
+        (None, sounds[0]), (0.0, sounds[1]), (0.1, sounds[1]), (0.2, sounds[1]),
+    ]  # fmt: skip
+    assert len(requests) == 2
+    assert len({id(data) for _, data in found}) == 2
+
+
 def test_an_archive_that_changes_after_listing_fails_its_members_not_the_run(tmp_path: Path, shared_data: Path) -> None:
     files = [(f"{i}.wav", clip) for i, clip in enumerate(clips(shared_data, 3))]
     path = tmp_path / "a.tar"
@@ -349,7 +376,6 @@ def test_an_archive_that_changes_after_listing_fails_its_members_not_the_run(tmp
     listing = list_archive(archive, Storage(), MAX_BYTES)
     (shard,) = cut(archive, listing.members, (), "f", Sharding())
     path.write_bytes(tar_bytes(files)[:6000])
-    read = dict(read_members(shard, Storage()))
-    results = {member.name: data for member, data in read.items()}
+    results = {member.name: data for member, data in read_members(shard, Storage())}
     assert results["0.wav"] == files[0][1]
     assert isinstance(results["2.wav"], MemberError)

@@ -71,7 +71,10 @@ def read_contents(members: Sequence[Member], layout: Layout, storage: Storage) -
 
 
 def _requests(members: Sequence[Member], layout: Layout) -> Iterator[_Request]:
-    """Consecutive members grouped while they lie close together in the same object, in ascending order."""
+    """Consecutive members grouped while they lie close together in the same object, in ascending order.
+
+    All pieces of one recording are one group, however large it is: its bytes are read once, and are the same object.
+    """
     group: list[Member] = []
     start = end = 0
     for member in members:
@@ -80,7 +83,7 @@ def _requests(members: Sequence[Member], layout: Layout) -> Iterator[_Request]:
             group
             and member.uri == group[0].uri
             and (
-                (member.offset is None and len(group) < 1000)  # pieces of one recording
+                (member.offset == group[-1].offset and len(group) < 1000)  # pieces of one recording
                 or (member.offset is not None and start <= begin <= end + GAP and stop - start <= REQUEST)
             )
         ):
@@ -122,7 +125,11 @@ def _serve(request: _Request, layout: Layout, storage: Storage) -> list[Content]
         reason = Reason.MEMBER_MISSING if lost else Reason.ACCESS_DENIED
         message = "gone since it was listed; run again" if lost else problem.what
         return [(member, MemberError(reason, message)) for member in request.members]
-    return [(member, _content(member, layout, data, request.start, read)) for member in request.members]
+    contents: list[Content] = []
+    for member in request.members:
+        same = contents and contents[-1][0].offset == member.offset  # another piece of the recording before
+        contents.append((member, contents[-1][1] if same else _content(member, layout, data, request.start, read)))
+    return contents
 
 
 def _content(
