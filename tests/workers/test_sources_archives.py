@@ -2,28 +2,36 @@
 
 from __future__ import annotations
 
+import bz2
+import gzip
 import io
 import json
 import os
 import struct
+import subprocess
 import tarfile
+import tracemalloc
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
 import pytest
-from source_archives import MAX_BYTES, clips, contents, listed, one, sides, tar_bytes, write, zip_bytes
+import zstandard
+from fsspec.implementations.local import LocalFileSystem
+from source_archives import MAX_BYTES, clips, contents, listed, one, sides, streamed, tar_bytes, write, zip_bytes
 
 from schemas.config import CorpusParameters, Sharding, Storage
 from schemas.errors import MemberError
 from schemas.reasons import Reason
-from schemas.records import Archive, Layout, Published
+from schemas.records import Archive, Layout, Member, Published
 from workers.arrow import table_of
-from workers.sources import planning
+from workers.sources import planning, read
 from workers.sources.discover import discover
 from workers.sources.listing import Listing, list_archive
-from workers.sources.read import read_members
+from workers.sources.read import read_contents, read_members
 from workers.sources.shards import cut
+from workers.sources.zip import inflate
 
 NAMES = ["a.wav", "б/запись.wav", "録音/音声 1.wav", "x" * 150 + ".wav", "d/" * 60 + "deep.wav", "naïve, \"q\" 'r'.wav"]
 
@@ -50,8 +58,8 @@ def test_real_archives_are_read_whole(shared_data: Path) -> None:
         assert not listing.rejects
         assert not listing.problems
         assert all(member.text for member in listing.members)
-        read = contents(shared_data / path)
-        assert {name: len(data) for name, data in read.items()} == {m.name: m.size for m in listing.members}
+        found = contents(shared_data / path)
+        assert {name: len(data) for name, data in found.items()} == {m.name: m.size for m in listing.members}
 
 
 def test_a_hostile_tar_costs_its_hostile_members_alone(tmp_path: Path, shared_data: Path) -> None:
@@ -122,6 +130,68 @@ def test_tables_of_text_that_parquet_refuses() -> None:
     assert table["words"].to_pylist()[0][0]["text"] == "\ufffd"
 
 
+@pytest.mark.parametrize("form", ["gnu", "posix"])
+@pytest.mark.parametrize("suffix", ["", ".gz"])
+def test_a_sparse_member_of_a_tar_is_refused_alone(form: str, suffix: str, tmp_path: Path, shared_data: Path) -> None:
+    clip, other, last = clips(shared_data, 3)
+    write(tmp_path, [("a.wav", clip), ("holes.wav", other), ("z.wav", last)])
+    os.truncate(tmp_path / "holes.wav", 5_000_000)
+    path = tmp_path / f"c.tar{suffix}"
+    options = ["-C", tmp_path, "-S", f"--format={form}", *(["-z"] if suffix else [])]
+    subprocess.run(["tar", *options, "-cf", path, "a.wav", "holes.wav", "z.wav"], check=True)
+    if suffix:
+        (part,), _ = streamed(path)
+        members, rejects, problems = part.shard.members, part.shard.rejects, ()
+    else:
+        listing = listed(path)
+        members, rejects, problems = listing.members, listing.rejects, listing.problems
+    assert [member.name for member in members] == ["a.wav", "z.wav"]
+    assert [(r.member, r.reason) for r in rejects] == [("holes.wav", Reason.MEMBER_UNREADABLE)]
+    assert not problems
+
+
+def test_a_time_that_is_no_number_costs_nothing(tmp_path: Path, shared_data: Path) -> None:
+    files = [(f"{i}.wav", clip) for i, clip in enumerate(clips(shared_data, 2))]
+    infos = []
+    for time in ("nan", "inf"):
+        info = tarfile.TarInfo(f"{time}.md")
+        info.pax_headers = {"mtime": time}
+        infos.append(info)
+    path = tmp_path / "c.tar"
+    path.write_bytes(tar_bytes([], infos, format=tarfile.PAX_FORMAT)[:3072] + tar_bytes(files))
+    assert contents(path) == dict(files)
+    assert [r.member for r in listed(path).rejects] == ["nan.md", "inf.md"]
+    (tmp_path / "c.tar.gz").write_bytes(gzip.compress(path.read_bytes()))
+    (part,), _ = streamed(tmp_path / "c.tar.gz")
+    assert [(member.name, data) for member, data in part.payloads] == files
+
+
+def test_odd_headers_of_a_zip_cost_at_most_their_members(tmp_path: Path, shared_data: Path) -> None:
+    sounds = clips(shared_data, 6)
+    names = ["aé.wav", "extra.wav", "long.wav", "new.wav", "far.wav", "last.wav"]
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for name, clip in zip(names, sounds, strict=True):
+            info = zipfile.ZipInfo(name)
+            kept = {"extra.wav": 4, "long.wav": 60_000}.get(name, 0)
+            info.extra = struct.pack("<HH", 0x9999, kept) + bytes(kept) if kept else b""
+            archive.writestr(info, clip)
+    packed = bytearray(buffer.getvalue().replace("aé".encode(), b"a\xe9\xe9"))  # flagged as UTF-8
+    at = packed.rindex(struct.pack("<HH", 0x9999, 4))
+    packed[at + 2 : at + 4] = struct.pack("<H", 400)  # reaches beyond all extra fields
+    packed[packed.rindex(b"new.wav") - 46 + 6] = 99  # made for a zip of the future
+    at = packed.rindex(b"far.wav") - 46 + 42
+    packed[at : at + 4] = b"\xff" * 4  # its place stands in an extra field that is not there
+    path = tmp_path / "odd.zip"
+    path.write_bytes(packed)
+    expected = dict(zip(["aéé.wav", *names[1:]], sounds, strict=True))
+    del expected["far.wav"]
+    assert contents(path) == expected
+    listing = listed(path)
+    assert [(r.member, r.reason) for r in listing.rejects] == [("far.wav", Reason.MEMBER_UNREADABLE)]
+    assert not listing.problems
+
+
 @pytest.mark.parametrize("share", [0.97, 0.5])
 def test_a_cut_tar_gives_what_came_before(share: float, tmp_path: Path, shared_data: Path) -> None:
     files = [(f"{i}.wav", clip) for i, clip in enumerate(clips(shared_data, 10))]
@@ -144,6 +214,22 @@ def test_a_tar_that_does_not_end_as_a_tar_says_so(ending: bytes, tmp_path: Path,
     listing = listed(path)
     assert [m.name for m in listing.members] == ["a.wav"]
     assert [problem.reason for problem in listing.problems] == [Reason.ARCHIVE_TRUNCATED]
+
+
+@pytest.mark.parametrize("between", [b"", bytes(3_000_320)])
+def test_a_tar_is_read_to_the_end_of_its_file(between: bytes, tmp_path: Path, shared_data: Path) -> None:
+    files = [(f"{i}{'x' * 120 * i}.wav", clip) for i, clip in enumerate(clips(shared_data, 3))]
+    whole = tar_bytes([]) + b"".join(tar_bytes([file]) + between for file in files)
+    path = tmp_path / "joined.tar"
+    path.write_bytes(whole)
+    assert contents(path) == dict(files)
+    assert not listed(path).problems
+    path.write_bytes(whole + b"\x99" * 600)
+    listing = listed(path)
+    assert len(listing.members) == 3
+    ((reason, message),) = [(problem.reason, problem.message) for problem in listing.problems]
+    assert reason == Reason.ARCHIVE_TRUNCATED
+    assert f"from byte {len(whole):,} on, with data that are no tar" in message
 
 
 def test_tar_headers_that_lie_neither_hang_nor_fill_memory(tmp_path: Path, shared_data: Path) -> None:
@@ -178,11 +264,29 @@ def test_zip_members_are_checked_one_by_one(tmp_path: Path, shared_data: Path) -
     path.write_bytes(packed)
     listing = listed(path)
     assert [(r.member, r.reason) for r in listing.rejects] == [("3.wav", Reason.ENCRYPTED)]
-    read = contents(path)
-    assert read["0.wav"] == files[0][1]
+    found = contents(path)
+    assert found["0.wav"] == files[0][1]
     for name in ("1.wav", "2.wav"):
-        assert isinstance(read[name], MemberError)
-        assert read[name].reason == Reason.MEMBER_UNREADABLE
+        assert isinstance(found[name], MemberError)
+        assert found[name].reason == Reason.MEMBER_UNREADABLE
+
+
+@pytest.mark.parametrize("method", ["deflate", "bzip2", "lzma", "zstd"])
+def test_a_zip_member_that_inflates_to_more_than_it_says_is_not_inflated(method: str) -> None:
+    bomb = bytes(50_000_000)
+    raw = zlib.compressobj(wbits=-15)
+    stored = {
+        "deflate": lambda: raw.compress(bomb) + raw.flush(), "bzip2": lambda: bz2.compress(bomb),
+        "lzma": lambda: zip_bytes([("a", bomb)], zipfile.ZIP_LZMA)[31:], "zstd": lambda: zstandard.compress(bomb),
+    }[method]()  # fmt: skip
+    member = Member(
+        "a.wav", 1000, "a.zip", f"{zlib.crc32(bomb[:1000]):08x}", stored_size=len(stored), compression=method
+    )
+    tracemalloc.start()
+    with pytest.raises(MemberError, match=r"member_unreadable.*more than the 1,000 bytes"):
+        inflate(member, stored)
+    assert tracemalloc.get_traced_memory()[1] < 1_000_000
+    tracemalloc.stop()
 
 
 def test_archives_that_are_none(tmp_path: Path, shared_data: Path) -> None:
@@ -330,6 +434,31 @@ def test_an_archive_that_cannot_be_planned_costs_itself_alone(
     assert "nobody thought of it" in plan.rejects[0].message
 
 
+@pytest.mark.parametrize("pack", ["tar", "zip", "folder"])
+def test_the_pieces_of_a_recording_are_read_at_once(
+    pack: str, tmp_path: Path, shared_data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(read, "REQUEST", 1000)  # bytes; recordings are longer
+    sounds = clips(shared_data, 2)
+    lines = [{"audio_filepath": "long.wav", "offset": i / 10, "duration": 0.1} for i in range(3)]
+    files = [("a.wav", sounds[0]), ("long.wav", sounds[1]), ("m.jsonl", "\n".join(map(json.dumps, lines)).encode())]
+    source = tmp_path / f"c.{pack}"
+    if pack == "folder":
+        write(source, files)
+    else:
+        source.write_bytes({"tar": tar_bytes, "zip": zip_bytes}[pack](files))
+    archive, listing = one(source), listed(source)
+    requests = []
+    asked = LocalFileSystem.cat_file
+    monkeypatch.setattr(LocalFileSystem, "cat_file", lambda *at, **to: requests.append(to) or asked(*at, **to))
+    found = list(read_contents(listing.members, archive.layout, Storage()))
+    assert [(member.clip_start_s, data) for member, data in found] == [
+        (None, sounds[0]), (0.0, sounds[1]), (0.1, sounds[1]), (0.2, sounds[1]),
+    ]  # fmt: skip
+    assert len(requests) == 2
+    assert len({id(data) for _, data in found}) == 2
+
+
 def test_an_archive_that_changes_after_listing_fails_its_members_not_the_run(tmp_path: Path, shared_data: Path) -> None:
     files = [(f"{i}.wav", clip) for i, clip in enumerate(clips(shared_data, 3))]
     path = tmp_path / "a.tar"
@@ -338,7 +467,6 @@ def test_an_archive_that_changes_after_listing_fails_its_members_not_the_run(tmp
     listing = list_archive(archive, Storage(), MAX_BYTES)
     (shard,) = cut(archive, listing.members, (), "f", Sharding())
     path.write_bytes(tar_bytes(files)[:6000])
-    read = dict(read_members(shard, Storage()))
-    results = {member.name: data for member, data in read.items()}
+    results = {member.name: data for member, data in read_members(shard, Storage())}
     assert results["0.wav"] == files[0][1]
     assert isinstance(results["2.wav"], MemberError)

@@ -60,6 +60,26 @@ def test_a_cut_stream_gives_what_came_before(suffix: str, tmp_path: Path, shared
     assert [r.reason for shard in shards for r in shard.shard.rejects] == [Reason.ARCHIVE_TRUNCATED]
 
 
+@pytest.mark.parametrize("suffix", COMPRESSORS)
+def test_joined_streams_are_read_to_the_end(suffix: str, tmp_path: Path, shared_data: Path) -> None:
+    files = [(f"{i}.wav", clip) for i, clip in enumerate(clips(shared_data, 3))]
+    path = tmp_path / f"joined{suffix}"
+    path.write_bytes(b"".join(COMPRESSORS[suffix](tar_bytes([file])) for file in files))
+    shards, _ = streamed(path)
+    assert [(m.name, data) for shard in shards for m, data in shard.payloads] == files
+    assert rejected(shards) == {}
+
+
+def test_damage_that_only_the_checksum_shows_is_said(tmp_path: Path, shared_data: Path) -> None:
+    files = [(f"{i}.wav", clip) for i, clip in enumerate(clips(shared_data, 3))]
+    data = bytearray(gzip.compress(tar_bytes(files), 0))
+    data[data.index(files[2][1][1000:1100])] ^= 0xFF
+    (tmp_path / "flipped.tar.gz").write_bytes(data)
+    shards, _ = streamed(tmp_path / "flipped.tar.gz")
+    assert [m.name for shard in shards for m, _ in shard.payloads] == ["0.wav", "1.wav", "2.wav"]
+    assert rejected(shards) == {"": Reason.ARCHIVE_TRUNCATED}
+
+
 def test_damaged_empty_and_huge(tmp_path: Path, shared_data: Path) -> None:
     (clip,) = clips(shared_data, 1)
     data = bytearray(gzip.compress(tar_bytes([("a.wav", clip), ("b.wav", random.Random(1).randbytes(100_000))])))

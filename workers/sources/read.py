@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -71,7 +71,10 @@ def read_contents(members: Sequence[Member], layout: Layout, storage: Storage) -
 
 
 def _requests(members: Sequence[Member], layout: Layout) -> Iterator[_Request]:
-    """Consecutive members grouped while they lie close together in the same object, in ascending order."""
+    """Consecutive members grouped while they lie close together in the same object, in ascending order.
+
+    All pieces of one recording are one group, however large it is: its bytes are read once, and are the same object.
+    """
     group: list[Member] = []
     start = end = 0
     for member in members:
@@ -80,7 +83,7 @@ def _requests(members: Sequence[Member], layout: Layout) -> Iterator[_Request]:
             group
             and member.uri == group[0].uri
             and (
-                (member.offset is None and len(group) < 1000)  # pieces of one recording
+                (member.offset == group[-1].offset and len(group) < 1000)  # pieces of one recording
                 or (member.offset is not None and start <= begin <= end + GAP and stop - start <= REQUEST)
             )
         ):
@@ -105,29 +108,44 @@ def _range(member: Member, layout: Layout) -> tuple[int, int]:
 
 
 def _serve(request: _Request, layout: Layout, storage: Storage) -> list[Content]:
+    def read(start: int | None, end: int | None) -> bytes:
+        try:
+            fs, path = open_filesystem(request.uri, storage)
+            data: bytes = fs.cat_file(path, start=start, end=end)
+        except Exception as error:  # whatever a backend raises
+            raise StoreError(error, request.uri) from error
+        return data
+
     try:
-        fs, path = open_filesystem(request.uri, storage)
-        data: bytes = fs.cat_file(path, start=request.start, end=request.end)
-    except Exception as error:  # whatever a backend raises
-        problem = StoreError(error, request.uri)
+        data = read(request.start, request.end)
+    except StoreError as problem:
         if request.start is not None or problem.is_general:
-            raise problem from error
+            raise
         lost = problem.reason == Reason.SOURCE_MISSING
         reason = Reason.MEMBER_MISSING if lost else Reason.ACCESS_DENIED
         message = "gone since it was listed; run again" if lost else problem.what
         return [(member, MemberError(reason, message)) for member in request.members]
-    return [(member, _content(member, layout, data, request.start)) for member in request.members]
+    contents: list[Content] = []
+    for member in request.members:
+        same = contents and contents[-1][0].offset == member.offset  # another piece of the recording before
+        contents.append((member, contents[-1][1] if same else _content(member, layout, data, request.start, read)))
+    return contents
 
 
-def _content(member: Member, layout: Layout, data: bytes, start: int | None) -> bytes | MemberError:
+def _content(
+    member: Member, layout: Layout, data: bytes, start: int | None, read: Callable[[int, int], bytes]
+) -> bytes | MemberError:
     """One member cut out of what was read; errors are values here, so that neighbours go on."""
     if start is None:
         return data or MemberError(Reason.EMPTY_FILE, "zero bytes")
-    begin, size = (member.offset or 0) - start, member.size
+    offset, size = member.offset or 0, member.size
+    begin = offset - start
     try:
         if layout is Layout.ZIP:
-            begin += zip.data_start(data[begin : begin + zip.LOCAL_HEADER])
-            size = member.stored_size or 0
+            ahead = zip.data_start(data[begin : begin + zip.LOCAL_HEADER])
+            begin, size = begin + ahead, member.stored_size or 0
+            if len(data) < begin + size:  # fields longer than usual
+                data, begin = read(offset, offset + ahead + size), ahead
         stored = data[begin : begin + size]
         if len(stored) < size:
             message = f"{len(stored):,} of {size:,} bytes are there; the archive is cut or has changed: run again"
