@@ -291,6 +291,29 @@ def test_one_bad_clip_costs_itself_alone(
     assert [got[i].text for i in (0, 2, 4)] == [one.text for one in good]  # type: ignore[union-attr]
 
 
+@pytest.mark.parametrize("field", ["avg_logprob", "no_speech_prob"])
+def test_numbers_that_are_none_are_no_transcript(
+    engine: WhisperTranscriber, clips: list[np.ndarray], monkeypatch: pytest.MonkeyPatch, field: str
+) -> None:
+    monkeypatch.setattr(loop, "TEMPERATURES", (0.0,))
+    short = [clip[:24_000] for clip in clips[:2]]
+    good = engine.transcribe(short, ["en"] * 2)
+    overflows = np.where(np.arange(16_000) % 2, np.float32(1e30), np.float32(-1e30))
+    first, loud, second = engine.transcribe([short[0], overflows, short[1]], ["en"] * 3)
+    assert isinstance(loud, Failure)
+    assert loud.reason == Reason.ENGINE_FAILED
+    assert [one.text for one in (first, second)] == [one.text for one in good]  # type: ignore[union-attr]
+    decode = engine._decode_once
+
+    def spoilt(*arguments: Any) -> Any:
+        results = decode(*arguments)
+        return [replace(results[0], **{field: float("nan")}), *results[1:]]
+
+    monkeypatch.setattr(engine, "_decode_once", spoilt)
+    answers = engine.transcribe(short, ["en"] * 2)
+    assert sum(isinstance(one, Failure) for one in answers) == 1
+
+
 @pytest.mark.usefixtures("greedy")
 def test_word_times_are_the_library_s(
     checkpoint: Path, clips: list[np.ndarray], monkeypatch: pytest.MonkeyPatch

@@ -84,6 +84,11 @@ def needs_fallback(result: DecodingResult) -> bool:
     return improbable or result.compression_ratio > COMPRESSION_RATIO
 
 
+def is_finite(result: DecodingResult) -> bool:
+    """Whether the model computed numbers: one that is not passes every guard, for no comparison with it holds."""
+    return bool(np.isfinite(result.avg_logprob) and np.isfinite(result.no_speech_prob))
+
+
 def language_code(language: str | None, known: Sequence[str]) -> str | None:
     """Whisper's code for a BCP-47 tag or an English name; None (to be detected) for a language it does not know.
 
@@ -256,12 +261,12 @@ class WhisperLoop(ABC):
         cut = item.mel[:, seek : seek + size]
         return torch.nn.functional.pad(cut, (0, width - cut.shape[1]))
 
-    def _decode(self, items: list[Recording]) -> list[DecodingResult]:
+    def _decode(self, items: list[Recording]) -> list[DecodingResult | Failure]:
         """Decode one window of each; only those that fail the guards are decoded again, at rising temperatures."""
         width = self._width(items[0].window)  # one for all: batches hold windows of one length
         features = self._encode([self._window(item, item.seek, item.window, width) for item in items])
         self._hear(items, features, [i for i, item in enumerate(items) if item.language is None])
-        results: list[DecodingResult | None] = [None] * len(items)
+        results: list[DecodingResult | Failure | None] = [None] * len(items)
         todo = list(range(len(items)))
         for temperature in TEMPERATURES:
             seeds = [items[i].seed() + round(10 * temperature) for i in todo] if temperature else []
@@ -271,8 +276,12 @@ class WhisperLoop(ABC):
                 if items[i].detected is None and items[i].seek == 0 and result.language_probs:
                     (items[i].detected,) = result.language_probs.items()
                 # free the features with the batch
-                results[i] = replace(result, audio_features=None, language_probs=None)
-            todo = [i for i, result in zip(todo, decoded, strict=True) if needs_fallback(result)]
+                results[i] = (
+                    replace(result, audio_features=None, language_probs=None)
+                    if is_finite(result)
+                    else Failure(Reason.ENGINE_FAILED, "what the model computes of it are no finite numbers")
+                )
+            todo = [i for i, result in zip(todo, decoded, strict=True) if is_finite(result) and needs_fallback(result)]
             if not todo:
                 break
         unheard = [i for i, item in enumerate(items) if item.seek == 0 and item.detected is None]
