@@ -331,6 +331,16 @@ def test_word_times_are_the_library_s(
         ]
 
 
+def test_words_are_in_order_and_inside_the_clip() -> None:
+    """As ``whisper.timing`` times them at a seam of two segments, and where it rounds beyond the end."""
+    item = loop.Recording(np.zeros(40_000, np.float32), "en")
+    for text, start, end in (("a", 0.0, 0.8), ("b", 0.8, 2.04), ("c", 1.9, 2.0), ("d", 2.0, 2.56), ("e", 2.56, 2.6)):
+        item.add_word(text, np.float64(start), end, 0.9)
+    assert [(word.text, word.start_s, word.end_s) for word in item.words] == [
+        ("a", 0.0, 0.8), ("b", 0.8, 2.04), ("c", 2.04, 2.04), ("d", 2.04, 2.5), ("e", 2.5, 2.5),
+    ]  # fmt: skip
+
+
 def test_an_alignment_that_fails_costs_its_clip_alone(
     checkpoint: Path, clips: list[np.ndarray], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -70,6 +70,15 @@ class Recording:
     def active(self) -> bool:
         return self.failure is None and self.seek < self.frames
 
+    def add_word(self, text: str, start_s: float, end_s: float, probability: float) -> None:
+        """Take a word over as the library times it, but inside the clip and not before the end of the word before it.
+
+        The library lets words reach into one another where segments meet, and rounds beyond the end of the clip.
+        """
+        length_s = len(self.clip) / SAMPLE_RATE
+        start = min(max(float(start_s), self.words[-1].end_s if self.words else 0.0), length_s)
+        self.words.append(Word(text, start, min(max(float(end_s), start), length_s), float(probability)))
+
     def seed(self) -> int:
         """Seed of the current window's draws: from the samples, so that neither batch mates nor order matter."""
         samples = np.ascontiguousarray(self.clip, dtype="<f4")
@@ -332,10 +341,8 @@ class WhisperLoop(ABC):
             text = self.tokenizer.decode([token for token in segment["tokens"] if token < self.tokenizer.eot])
             if segment["start"] != segment["end"] and text.strip():
                 item.tokens += segment["tokens"]
-                item.words += [
-                    Word(word["word"].strip(), float(word["start"]), float(word["end"]), float(word["probability"]))
-                    for word in segment["words"]
-                ]
+                for word in segment["words"]:
+                    item.add_word(word["word"].strip(), word["start"], word["end"], word["probability"])
         if item.seek <= start:
             item.seek = start + size  # never met with the timestamp rules; a loop without end would be worse
         return item.seek
