@@ -16,11 +16,13 @@ from random_whisper import interpret_alignment, random_whisper
 from speech_clips import clips_of
 from whisper.decoding import ApplyTimestampRules, DecodingOptions, DecodingTask
 from whisper.model import Whisper
+from whisper.tokenizer import LANGUAGES
 
 from schemas.config import AsrSettings
 from schemas.errors import VoxmillError
 from schemas.reasons import Reason
 from workers.engines import whisper as module
+from workers.engines import whisper_languages
 from workers.engines import whisper_loop as loop
 from workers.engines.base import Failure, Transcription
 from workers.engines.checkpoints import check_available, checkpoint_digest, resolve
@@ -28,7 +30,7 @@ from workers.engines.published import listed
 from workers.engines.registry import load_transcriber
 from workers.engines.whisper import WhisperTranscriber
 from workers.engines.whisper_decoding import TimestampRules, decode_batch
-from workers.engines.whisper_loop import language_code
+from workers.engines.whisper_languages import language_code
 
 
 @pytest.fixture(scope="module")
@@ -201,6 +203,44 @@ def test_what_cannot_translate_says_so(engine: WhisperTranscriber) -> None:
     settings = AsrSettings(task="translate", transcribers=("whisper:tiny.en",))
     with pytest.raises(VoxmillError, match="English-only"):
         loop.WhisperLoop.__init__(engine, "whisper:tiny.en", settings, torch.device("cpu"), 80, 0, 1)
+
+
+@pytest.mark.parametrize(
+    ("tags", "code"),
+    [
+        ("nb nb-NO nob no", "no"),
+        ("nn nn-NO nno", "nn"),
+        ("jv jv_id jav", "jw"),
+        ("fil fil_ph tgl tl", "tl"),
+        ("iw heb", "he"),
+        ("in ind id", "id"),
+        ("cmn cmn_hans_cn zh-cmn zho chi zh-Hant-HK Chinese", "zh"),
+        ("yue zh-yue yue-HK Cantonese", "yue"),
+        ("eng en_US", "en"),
+        ("deu ger", "de"),
+        ("sr-Latn srp", "sr"),
+        ("haw haw-US", "haw"),
+        ("tlh xx zz-ZZ Deutsch", None),
+    ],
+)
+def test_tags_are_whisper_s_languages(tags: str, code: str | None) -> None:
+    assert {language_code(tag, list(LANGUAGES)) for tag in tags.split()} == {code}
+    assert all(language in LANGUAGES for language in whisper_languages._CODES.values())
+    assert not set(whisper_languages._CODES) & set(LANGUAGES)
+
+
+def test_a_model_s_own_languages_are_the_ones_it_hears() -> None:
+    assert [language_code(tag, ["en", "zh"]) for tag in ("yue-HK", "zh-yue", "de", "", None)] == [
+        "zh", "zh", None, None, None,
+    ]  # fmt: skip
+    for languages, asked, is_refused in ((99, "tlh", True), (0, "de", True), (0, "en-GB", False), (99, "nb-NO", False)):
+        blank = object.__new__(WhisperTranscriber)
+        arguments = blank, "whisper:x", AsrSettings(language=asked), torch.device("cpu"), 80, languages, 1
+        if is_refused:
+            with pytest.raises(VoxmillError, match=f"does not know the language '{asked}'"):
+                loop.WhisperLoop.__init__(*arguments)
+        else:
+            loop.WhisperLoop.__init__(*arguments)
 
 
 @pytest.mark.usefixtures("greedy")

@@ -18,7 +18,7 @@ import torch
 from blake3 import blake3
 from whisper.audio import CHUNK_LENGTH, HOP_LENGTH, N_FFT, N_FRAMES, N_SAMPLES, SAMPLE_RATE, mel_filters
 from whisper.decoding import DecodingResult
-from whisper.tokenizer import LANGUAGES, TO_LANGUAGE_CODE, Tokenizer, get_tokenizer
+from whisper.tokenizer import LANGUAGES, Tokenizer, get_tokenizer
 from whisper.utils import get_end
 
 from schemas.config import AsrSettings
@@ -26,6 +26,7 @@ from schemas.errors import VoxmillError
 from schemas.reasons import Reason
 from workers.engines.base import Failure, Padding, Transcription, Word
 from workers.engines.batching import Capacity, run_batches
+from workers.engines.whisper_languages import language_code
 
 # the published guards: defaults of whisper.transcribe, from section 4.5 of arXiv:2212.04356
 COMPRESSION_RATIO = 2.4
@@ -98,22 +99,12 @@ def is_finite(result: DecodingResult) -> bool:
     return bool(np.isfinite(result.avg_logprob) and np.isfinite(result.no_speech_prob))
 
 
-def language_code(language: str | None, known: Sequence[str]) -> str | None:
-    """Whisper's code for a BCP-47 tag or an English name; None (to be detected) for a language it does not know.
-
-    >>> language_code("pt-BR", ["en", "pt"]), language_code("German", ["de"]), language_code("tlh", ["en"])
-    ('pt', 'de', None)
-    """
-    name = (language or "").strip().lower()
-    code = TO_LANGUAGE_CODE.get(name) or name.replace("_", "-").split("-")[0]
-    return code if code in known else None
-
-
 class WhisperLoop(ABC):
     """What the :class:`~workers.engines.base.Transcriber` of every Whisper library does around its model.
 
     ``n_mels`` and ``num_languages`` (0: English only) are the model's; ``windows`` of 30 s make a batch at most.
-    Raises VoxmillError where an English-only model is to translate.
+    Raises VoxmillError where an English-only model is to translate, and where the model does not know the language of
+    the settings.
     """
 
     sample_rate = SAMPLE_RATE
@@ -131,6 +122,10 @@ class WhisperLoop(ABC):
         self.padding = Padding()
         self.tokenizer = self._tokenizer("en")
         self.languages = list(LANGUAGES)[:num_languages] if self.multilingual else ["en"]
+        if settings.language and language_code(settings.language, self.languages) is None:
+            what = f"the model does not know the language {settings.language!r} of asr.language"
+            do = "Give a code or English name of a language that it knows, or none to have it detected."
+            raise VoxmillError(what, spec, do if self.multilingual else "Choose a multilingual one.")
 
     @abstractmethod
     def _encode(self, windows: list[torch.Tensor]) -> Any:
