@@ -205,6 +205,13 @@ def test_what_cannot_translate_says_so(engine: WhisperTranscriber) -> None:
         loop.WhisperLoop.__init__(engine, "whisper:tiny.en", settings, torch.device("cpu"), 80, 0, 1)
 
 
+def test_a_prompt_with_special_tokens_is_refused_at_the_start(checkpoint: Path) -> None:
+    for prompt in ("<|endoftext|>", "digits: <|en|>"):
+        with pytest.raises(VoxmillError, match="special tokens"):
+            load_transcriber(f"whisper:{checkpoint}", "cpu", AsrSettings(initial_prompt=prompt))
+    load_transcriber(f"whisper:{checkpoint}", "cpu", AsrSettings(initial_prompt="a < b |> c"))
+
+
 @pytest.mark.parametrize(
     ("tags", "code"),
     [

@@ -103,8 +103,8 @@ class WhisperLoop(ABC):
     """What the :class:`~workers.engines.base.Transcriber` of every Whisper library does around its model.
 
     ``n_mels`` and ``num_languages`` (0: English only) are the model's; ``windows`` of 30 s make a batch at most.
-    Raises VoxmillError where an English-only model is to translate, and where the model does not know the language of
-    the settings.
+    Raises VoxmillError where an English-only model is to translate, where the model does not know the language of the
+    settings, and where their prompt holds its special tokens.
     """
 
     sample_rate = SAMPLE_RATE
@@ -126,6 +126,12 @@ class WhisperLoop(ABC):
             what = f"the model does not know the language {settings.language!r} of asr.language"
             do = "Give a code or English name of a language that it knows, or none to have it detected."
             raise VoxmillError(what, spec, do if self.multilingual else "Choose a multilingual one.")
+
+        try:
+            self.tokenizer.encode(settings.initial_prompt or "")
+        except ValueError as error:  # every window would fail with it
+            what = f"asr.initial_prompt {settings.initial_prompt!r} holds one of the model's special tokens"
+            raise VoxmillError(what, spec, "Leave out what stands between <| and |>.") from error
 
     @abstractmethod
     def _encode(self, windows: list[torch.Tensor]) -> Any:
