@@ -46,11 +46,11 @@ def test_a_poisonous_item_costs_itself_alone(lengths: list[float], poison: set[i
 
 @given(LENGTHS, st.floats(1.0, 60.0))
 def test_out_of_memory_halves_and_is_remembered(lengths: list[float], memory: float) -> None:
-    tried: list[tuple[float, float]] = []  # size, and the limit at that time
+    tried: list[tuple[float, float]] = []  # size, and what was too much at that time
 
     def process(batch: list[int]) -> list[int]:
         size = len(batch) * max(lengths[index] for index in batch)
-        tried.append((size, capacity.limit))
+        tried.append((size, capacity.too_much))
         if size > memory:
             raise MemoryError("CUDA out of memory")
         return batch
@@ -63,7 +63,43 @@ def test_out_of_memory_halves_and_is_remembered(lengths: list[float], memory: fl
     # what did not fit once is never tried again, save for items that are alone already
     tried.clear()
     run_batches(lengths, capacity, process)
-    assert all(size <= limit or size in lengths for size, limit in tried)
+    assert all(size < too_much or size in lengths for size, too_much in tried)
+
+
+@given(LENGTHS, LENGTHS, st.floats(1.0, 60.0))
+def test_batches_do_not_depend_on_what_ran_before(before: list[float], lengths: list[float], memory: float) -> None:
+    """Where a batch fits a device or does not, whatever ran before on it."""
+
+    def batches(capacity: Capacity, lengths: list[float], memory: float) -> list[list[int]]:
+        done: list[list[int]] = []
+
+        def process(batch: list[int]) -> list[int]:
+            if len(batch) * max(lengths[index] for index in batch) > memory:
+                raise MemoryError
+            done.append(batch)
+            return batch
+
+        run_batches(lengths, capacity, process)
+        return done
+
+    used = Capacity(100.0)
+    batches(used, before, memory)
+    assert batches(used, lengths, memory) == batches(Capacity(100.0), lengths, memory)
+
+
+def test_a_passing_lack_of_memory_halves_the_planned_batch_and_touches_no_smaller_one() -> None:
+    capacity, tried = Capacity(8.0), []
+
+    def process(batch: list[int]) -> list[int]:
+        tried.append(batch)
+        if len(tried) == 1:
+            raise MemoryError
+        return batch
+
+    run_batches([1.0] * 14, capacity, process)
+    first, *halves, rest = tried
+    assert halves == [first[:4], first[4:]]
+    assert rest == [8, 9, 10, 11, 12, 13]
 
 
 @pytest.mark.parametrize(
@@ -91,7 +127,7 @@ def test_every_library_s_lack_of_memory_is_remembered(message: str) -> None:
     assert (first, second) == (0, 1)
     assert isinstance(third, Failure)
     assert third.reason == Reason.OUT_OF_MEMORY
-    assert capacity.limit == 1.5
+    assert (capacity.limit, capacity.too_much) == (10.0, 2.0)
 
 
 @pytest.mark.parametrize(

@@ -33,6 +33,7 @@ FINE = Evidence(
         ({"wer": 0.9, "second_wer": 0.9, "agreement_wer": 0.05}, ["likely_wrong_reference"]),
         ({"wer": 0.9, "second_wer": 0.1, "agreement_wer": 0.8}, ["engines_disagree"]),
         ({"heard_language": "de", "given_language": "en-GB"}, ["wrong_language"]),
+        ({"heard_language": "no", "given_language": "nb-NO"}, []),
         ({"detected_language": "de", "detected_probability": 0.95}, ["wrong_language"]),
         ({"detected_language": "de", "detected_probability": 0.6}, []),
         ({"detected_language": "en", "detected_probability": 0.95, "given_language": "en-GB"}, []),

@@ -16,11 +16,13 @@ from random_whisper import interpret_alignment, random_whisper
 from speech_clips import clips_of
 from whisper.decoding import ApplyTimestampRules, DecodingOptions, DecodingTask
 from whisper.model import Whisper
+from whisper.tokenizer import LANGUAGES
 
 from schemas.config import AsrSettings
 from schemas.errors import VoxmillError
 from schemas.reasons import Reason
 from workers.engines import whisper as module
+from workers.engines import whisper_languages
 from workers.engines import whisper_loop as loop
 from workers.engines.base import Failure, Transcription
 from workers.engines.checkpoints import check_available, checkpoint_digest, resolve
@@ -28,7 +30,7 @@ from workers.engines.published import listed
 from workers.engines.registry import load_transcriber
 from workers.engines.whisper import WhisperTranscriber
 from workers.engines.whisper_decoding import TimestampRules, decode_batch
-from workers.engines.whisper_loop import language_code
+from workers.engines.whisper_languages import language_code
 
 
 @pytest.fixture(scope="module")
@@ -201,6 +203,51 @@ def test_what_cannot_translate_says_so(engine: WhisperTranscriber) -> None:
         loop.WhisperLoop.__init__(engine, "whisper:tiny.en", settings, torch.device("cpu"), 80, 0, 1)
 
 
+def test_a_prompt_with_special_tokens_is_refused_at_the_start(checkpoint: Path) -> None:
+    for prompt in ("<|endoftext|>", "digits: <|en|>"):
+        with pytest.raises(VoxmillError, match="special tokens"):
+            load_transcriber(f"whisper:{checkpoint}", "cpu", AsrSettings(initial_prompt=prompt))
+    load_transcriber(f"whisper:{checkpoint}", "cpu", AsrSettings(initial_prompt="a < b |> c"))
+
+
+@pytest.mark.parametrize(
+    ("tags", "code"),
+    [
+        ("nb nb-NO nob no", "no"),
+        ("nn nn-NO nno", "nn"),
+        ("jv jv_id jav", "jw"),
+        ("fil fil_ph tgl tl", "tl"),
+        ("iw heb", "he"),
+        ("in ind id", "id"),
+        ("cmn cmn_hans_cn zh-cmn zho chi zh-Hant-HK Chinese", "zh"),
+        ("yue zh-yue yue-HK Cantonese", "yue"),
+        ("eng en_US", "en"),
+        ("deu ger", "de"),
+        ("sr-Latn srp", "sr"),
+        ("haw haw-US", "haw"),
+        ("tlh xx zz-ZZ Deutsch", None),
+    ],
+)
+def test_tags_are_whisper_s_languages(tags: str, code: str | None) -> None:
+    assert {language_code(tag, list(LANGUAGES)) for tag in tags.split()} == {code}
+    assert all(language in LANGUAGES for language in whisper_languages._CODES.values())
+    assert not set(whisper_languages._CODES) & set(LANGUAGES)
+
+
+def test_a_model_s_own_languages_are_the_ones_it_hears() -> None:
+    assert [language_code(tag, ["en", "zh"]) for tag in ("yue-HK", "zh-yue", "de", "", None)] == [
+        "zh", "zh", None, None, None,
+    ]  # fmt: skip
+    for languages, asked, is_refused in ((99, "tlh", True), (0, "de", True), (0, "en-GB", False), (99, "nb-NO", False)):
+        blank = object.__new__(WhisperTranscriber)
+        arguments = blank, "whisper:x", AsrSettings(language=asked), torch.device("cpu"), 80, languages, 1
+        if is_refused:
+            with pytest.raises(VoxmillError, match=f"does not know the language '{asked}'"):
+                loop.WhisperLoop.__init__(*arguments)
+        else:
+            loop.WhisperLoop.__init__(*arguments)
+
+
 @pytest.mark.usefixtures("greedy")
 def test_a_fitted_window_is_the_start_of_the_full_one(checkpoint: Path, clips: list[np.ndarray]) -> None:
     engine = load_transcriber(f"whisper:{checkpoint}", "cpu", AsrSettings(whisper_window="fitted"))
@@ -289,6 +336,29 @@ def test_one_bad_clip_costs_itself_alone(
     assert [got[i].text for i in (0, 2, 4)] == [one.text for one in good]  # type: ignore[union-attr]
 
 
+@pytest.mark.parametrize("field", ["avg_logprob", "no_speech_prob"])
+def test_numbers_that_are_none_are_no_transcript(
+    engine: WhisperTranscriber, clips: list[np.ndarray], monkeypatch: pytest.MonkeyPatch, field: str
+) -> None:
+    monkeypatch.setattr(loop, "TEMPERATURES", (0.0,))
+    short = [clip[:24_000] for clip in clips[:2]]
+    good = engine.transcribe(short, ["en"] * 2)
+    overflows = np.where(np.arange(16_000) % 2, np.float32(1e30), np.float32(-1e30))
+    first, loud, second = engine.transcribe([short[0], overflows, short[1]], ["en"] * 3)
+    assert isinstance(loud, Failure)
+    assert loud.reason == Reason.ENGINE_FAILED
+    assert [one.text for one in (first, second)] == [one.text for one in good]  # type: ignore[union-attr]
+    decode = engine._decode_once
+
+    def spoilt(*arguments: Any) -> Any:
+        results = decode(*arguments)
+        return [replace(results[0], **{field: float("nan")}), *results[1:]]
+
+    monkeypatch.setattr(engine, "_decode_once", spoilt)
+    answers = engine.transcribe(short, ["en"] * 2)
+    assert sum(isinstance(one, Failure) for one in answers) == 1
+
+
 @pytest.mark.usefixtures("greedy")
 def test_word_times_are_the_library_s(
     checkpoint: Path, clips: list[np.ndarray], monkeypatch: pytest.MonkeyPatch
@@ -304,6 +374,16 @@ def test_word_times_are_the_library_s(
         assert [(w.text, w.start_s, w.end_s) for w in one.words] == [
             (w["word"].strip(), w["start"], w["end"]) for w in words
         ]
+
+
+def test_words_are_in_order_and_inside_the_clip() -> None:
+    """As ``whisper.timing`` times them at a seam of two segments, and where it rounds beyond the end."""
+    item = loop.Recording(np.zeros(40_000, np.float32), "en")
+    for text, start, end in (("a", 0.0, 0.8), ("b", 0.8, 2.04), ("c", 1.9, 2.0), ("d", 2.0, 2.56), ("e", 2.56, 2.6)):
+        item.add_word(text, np.float64(start), end, 0.9)
+    assert [(word.text, word.start_s, word.end_s) for word in item.words] == [
+        ("a", 0.0, 0.8), ("b", 0.8, 2.04), ("c", 2.04, 2.04), ("d", 2.04, 2.5), ("e", 2.5, 2.5),
+    ]  # fmt: skip
 
 
 def test_an_alignment_that_fails_costs_its_clip_alone(

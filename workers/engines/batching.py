@@ -1,7 +1,13 @@
-"""Batches by total audio, sorted by length; out-of-memory halves them, and one poisonous item costs itself alone."""
+"""Batches by total audio, sorted by length; out-of-memory halves them, and one poisonous item costs itself alone.
+
+What a batch holds decides on the last bits of its answers, so batches are planned from lengths and settings alone. What
+an engine learns about its device's memory only spares it attempts: as long as that memory stays the same, a batch that
+is halved at once would have been halved after it had failed.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
@@ -34,12 +40,13 @@ _LOST = (
 class Capacity:
     """What one batch may hold: ``limit`` bounds its padded total (items x longest), in the unit of the lengths.
 
-    It shrinks when a batch did not fit the device's memory, and stays so for as long as the engine lives.
-    ``max_waste`` bounds the padding of each batch, as padded over real length.
+    ``max_waste`` bounds the padding of each batch, as padded over real length. ``too_much`` is the least padded total
+    that did not fit the device's memory for as long as the engine lives: such batches are halved before they are tried.
     """
 
     limit: float
     max_waste: float = 0.1
+    too_much: float = math.inf
 
 
 def plan_batches(lengths: Sequence[float], capacity: Capacity) -> list[list[int]]:
@@ -99,17 +106,17 @@ def run_batches(
 ) -> list[Answer | Failure]:
     """Answers for every item, in order, from ``process`` called on batches of their indices.
 
-    A batch that runs out of memory is halved and ``capacity`` remembers the smaller size; a batch that fails otherwise
-    is halved until the item that fails stands alone and becomes a :class:`Failure`. ``release`` is called before a
-    retry, to hand cached memory back. Raises what ``process`` raised where the device itself is lost: only a new
-    process helps.
+    A batch that runs out of memory is halved, and ``capacity`` remembers its size; a batch that fails otherwise is
+    halved until the item that fails stands alone and becomes a :class:`Failure`. ``release`` is called before a retry,
+    to hand cached memory back. Raises what ``process`` raised where the device itself is lost: only a new process
+    helps.
     """
     answers: dict[int, Answer | Failure] = {}
     pending = plan_batches(lengths, capacity)[::-1]
     while pending:
         batch = pending.pop()
         padded = len(batch) * lengths[batch[0]]
-        if len(batch) == 1 or padded <= capacity.limit:
+        if len(batch) == 1 or padded < capacity.too_much:
             problem: Exception | None = None
             try:
                 answers.update(zip(batch, process(batch), strict=True))
@@ -124,7 +131,7 @@ def run_batches(
                 answers[batch[0]] = failure_of(problem)
                 continue
             if is_out_of_memory(problem):
-                capacity.limit = min(capacity.limit, padded / 2)
+                capacity.too_much = min(capacity.too_much, padded)
         middle = (len(batch) + 1) // 2
         pending += [batch[middle:], batch[:middle]]
     return [answers[index] for index in range(len(lengths))]

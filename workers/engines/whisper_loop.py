@@ -18,7 +18,7 @@ import torch
 from blake3 import blake3
 from whisper.audio import CHUNK_LENGTH, HOP_LENGTH, N_FFT, N_FRAMES, N_SAMPLES, SAMPLE_RATE, mel_filters
 from whisper.decoding import DecodingResult
-from whisper.tokenizer import LANGUAGES, TO_LANGUAGE_CODE, Tokenizer, get_tokenizer
+from whisper.tokenizer import LANGUAGES, Tokenizer, get_tokenizer
 from whisper.utils import get_end
 
 from schemas.config import AsrSettings
@@ -26,6 +26,7 @@ from schemas.errors import VoxmillError
 from schemas.reasons import Reason
 from workers.engines.base import Failure, Padding, Transcription, Word
 from workers.engines.batching import Capacity, run_batches
+from workers.engines.whisper_languages import language_code
 
 # the published guards: defaults of whisper.transcribe, from section 4.5 of arXiv:2212.04356
 COMPRESSION_RATIO = 2.4
@@ -70,6 +71,15 @@ class Recording:
     def active(self) -> bool:
         return self.failure is None and self.seek < self.frames
 
+    def add_word(self, text: str, start_s: float, end_s: float, probability: float) -> None:
+        """Take a word over as the library times it, but inside the clip and not before the end of the word before it.
+
+        The library lets words reach into one another where segments meet, and rounds beyond the end of the clip.
+        """
+        length_s = len(self.clip) / SAMPLE_RATE
+        start = min(max(float(start_s), self.words[-1].end_s if self.words else 0.0), length_s)
+        self.words.append(Word(text, start, min(max(float(end_s), start), length_s), float(probability)))
+
     def seed(self) -> int:
         """Seed of the current window's draws: from the samples, so that neither batch mates nor order matter."""
         samples = np.ascontiguousarray(self.clip, dtype="<f4")
@@ -84,22 +94,17 @@ def needs_fallback(result: DecodingResult) -> bool:
     return improbable or result.compression_ratio > COMPRESSION_RATIO
 
 
-def language_code(language: str | None, known: Sequence[str]) -> str | None:
-    """Whisper's code for a BCP-47 tag or an English name; None (to be detected) for a language it does not know.
-
-    >>> language_code("pt-BR", ["en", "pt"]), language_code("German", ["de"]), language_code("tlh", ["en"])
-    ('pt', 'de', None)
-    """
-    name = (language or "").strip().lower()
-    code = TO_LANGUAGE_CODE.get(name) or name.replace("_", "-").split("-")[0]
-    return code if code in known else None
+def is_finite(result: DecodingResult) -> bool:
+    """Whether the model computed numbers: one that is not passes every guard, for no comparison with it holds."""
+    return bool(np.isfinite(result.avg_logprob) and np.isfinite(result.no_speech_prob))
 
 
 class WhisperLoop(ABC):
     """What the :class:`~workers.engines.base.Transcriber` of every Whisper library does around its model.
 
     ``n_mels`` and ``num_languages`` (0: English only) are the model's; ``windows`` of 30 s make a batch at most.
-    Raises VoxmillError where an English-only model is to translate.
+    Raises VoxmillError where an English-only model is to translate, where the model does not know the language of the
+    settings, and where their prompt holds its special tokens.
     """
 
     sample_rate = SAMPLE_RATE
@@ -117,6 +122,16 @@ class WhisperLoop(ABC):
         self.padding = Padding()
         self.tokenizer = self._tokenizer("en")
         self.languages = list(LANGUAGES)[:num_languages] if self.multilingual else ["en"]
+        if settings.language and language_code(settings.language, self.languages) is None:
+            what = f"the model does not know the language {settings.language!r} of asr.language"
+            do = "Give a code or English name of a language that it knows, or none to have it detected."
+            raise VoxmillError(what, spec, do if self.multilingual else "Choose a multilingual one.")
+
+        try:
+            self.tokenizer.encode(settings.initial_prompt or "")
+        except ValueError as error:  # every window would fail with it
+            what = f"asr.initial_prompt {settings.initial_prompt!r} holds one of the model's special tokens"
+            raise VoxmillError(what, spec, "Leave out what stands between <| and |>.") from error
 
     @abstractmethod
     def _encode(self, windows: list[torch.Tensor]) -> Any:
@@ -256,12 +271,12 @@ class WhisperLoop(ABC):
         cut = item.mel[:, seek : seek + size]
         return torch.nn.functional.pad(cut, (0, width - cut.shape[1]))
 
-    def _decode(self, items: list[Recording]) -> list[DecodingResult]:
+    def _decode(self, items: list[Recording]) -> list[DecodingResult | Failure]:
         """Decode one window of each; only those that fail the guards are decoded again, at rising temperatures."""
         width = self._width(items[0].window)  # one for all: batches hold windows of one length
         features = self._encode([self._window(item, item.seek, item.window, width) for item in items])
         self._hear(items, features, [i for i, item in enumerate(items) if item.language is None])
-        results: list[DecodingResult | None] = [None] * len(items)
+        results: list[DecodingResult | Failure | None] = [None] * len(items)
         todo = list(range(len(items)))
         for temperature in TEMPERATURES:
             seeds = [items[i].seed() + round(10 * temperature) for i in todo] if temperature else []
@@ -271,8 +286,12 @@ class WhisperLoop(ABC):
                 if items[i].detected is None and items[i].seek == 0 and result.language_probs:
                     (items[i].detected,) = result.language_probs.items()
                 # free the features with the batch
-                results[i] = replace(result, audio_features=None, language_probs=None)
-            todo = [i for i, result in zip(todo, decoded, strict=True) if needs_fallback(result)]
+                results[i] = (
+                    replace(result, audio_features=None, language_probs=None)
+                    if is_finite(result)
+                    else Failure(Reason.ENGINE_FAILED, "what the model computes of it are no finite numbers")
+                )
+            todo = [i for i, result in zip(todo, decoded, strict=True) if is_finite(result) and needs_fallback(result)]
             if not todo:
                 break
         unheard = [i for i, item in enumerate(items) if item.seek == 0 and item.detected is None]
@@ -323,10 +342,8 @@ class WhisperLoop(ABC):
             text = self.tokenizer.decode([token for token in segment["tokens"] if token < self.tokenizer.eot])
             if segment["start"] != segment["end"] and text.strip():
                 item.tokens += segment["tokens"]
-                item.words += [
-                    Word(word["word"].strip(), float(word["start"]), float(word["end"]), float(word["probability"]))
-                    for word in segment["words"]
-                ]
+                for word in segment["words"]:
+                    item.add_word(word["word"].strip(), word["start"], word["end"], word["probability"])
         if item.seek <= start:
             item.seek = start + size  # never met with the timestamp rules; a loop without end would be worse
         return item.seek

@@ -18,6 +18,8 @@ MIN_EVIDENCE_WORDS = 3  # fewer words agree, or disagree, by chance
 # carry a syllable or more per character: about 5 a second.
 FAST_CHARS_S, SLOW_CHARS_S = 30.0, 1.5
 FAST_UNSPACED_S, SLOW_UNSPACED_S = 13.0, 0.5
+# two-letter codes with another name: withdrawn ones, Whisper's own for Javanese, the two ways to write Norwegian
+_SAME = {"iw": "he", "in": "id", "ji": "yi", "mo": "ro", "jv": "jw", "nb": "no", "nn": "no"}
 SURE_LANGUAGE = 0.8  # related languages, and accents, share what is left
 MIN_RATE_S = 2.0  # shorter utterances are mostly edges, their rates say nothing
 
@@ -77,7 +79,7 @@ def _below(value: float | None, limit: float) -> bool:
 
 def _others(first: str, second: str) -> bool:
     """Whether two languages are known to differ: names and three-letter codes may be the same as a two-letter code."""
-    return len(first) == len(second) == 2 and first != second
+    return len(first) == len(second) == 2 and _SAME.get(first, first) != _SAME.get(second, second)
 
 
 def _pace(evidence: Evidence) -> tuple[bool, bool]:
