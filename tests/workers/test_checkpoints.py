@@ -29,6 +29,8 @@ MODELS = "/models/"
         ("conformer:/models/x.nemo", [MODELS]),
         ("conformer:/models/x.nemo", ["/models/x.nemo"]),
         ("conformer:s3://models/en/x.nemo", ["/else", "s3://models/en"]),
+        ("conformer:http://h/my%20models/x.nemo", ["http://h/my%20models/"]),
+        ("conformer:http://h/x.nemo?signed=1", ["http://h/x.nemo?signed=1"]),  # named as a whole
         ("fastpitch:/models/a.nemo+hifigan:tts_en_hifigan", [MODELS]),
     ],
 )
@@ -44,6 +46,19 @@ def test_what_is_trusted_passes(spec: str, trusted: list[str]) -> None:
         ("conformer:/models/../tmp/x.nemo", [MODELS], "/models/../tmp/x.nemo"),
         ("conformer:s3://models/../theirs/x.nemo", ["s3://models"], "s3://models/../theirs/x.nemo"),
         ("conformer:s3://theirs/x.nemo", ["s3://models", MODELS], "s3://theirs/x.nemo"),
+        *(
+            (f"conformer:http://h/models/{way}", ["http://h/models/"], f"http://h/models/{way}")
+            for way in (
+                "%2e%2e/evil.nemo",
+                "..%2fevil.nemo",
+                ".%252E/evil.nemo",
+                "..\\evil.nemo",
+                "%2e%2e%5cevil.nemo",
+                "x.nemo?of=/evil.nemo",
+                "x.nemo#/evil.nemo",
+                "x.zip::http://evil/x.nemo",
+            )
+        ),
         ("conformer:someone/fine-tuned", ["some"], "someone/fine-tuned"),
         ("fastpitch:/models/a.nemo+hifigan:/else/b.nemo", [MODELS], "/else/b.nemo"),
     ],

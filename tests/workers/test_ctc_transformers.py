@@ -6,6 +6,7 @@ The checkpoints are small and random, of the library's own classes, saved as the
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -135,6 +136,20 @@ def test_words_lie_in_their_clips(checkpoints: dict[str, Path], norm: str, clips
         assert " ".join(word.text for word in one.words).split() == one.text.split()
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_what_was_saved_in_half_precision_is_computed_in_single(
+    checkpoints: dict[str, Path], clips: list[np.ndarray], tmp_path: Path, dtype: torch.dtype
+) -> None:
+    from transformers import Wav2Vec2ForCTC
+
+    folder = shutil.copytree(checkpoints["group"], tmp_path / "half")
+    Wav2Vec2ForCTC.from_pretrained(folder, dtype=dtype).save_pretrained(folder)
+    engine: Any = load_transcriber(f"wav2vec2:{folder}", "cpu", AsrSettings())
+    assert {parameter.dtype for parameter in engine.model.parameters()} == {torch.float32}
+    (heard,) = engine.transcribe(clips[:1], [None])
+    assert isinstance(heard, Transcription)
+
+
 def test_one_bad_clip_costs_itself_alone(
     checkpoints: dict[str, Path], clips: list[np.ndarray], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -189,8 +204,6 @@ def test_folders_names_and_what_is_no_checkpoint(
 
 
 def test_a_checkpoint_without_a_head_or_with_code_is_refused(checkpoints: dict[str, Path], tmp_path: Path) -> None:
-    import shutil
-
     from transformers import Wav2Vec2Model
 
     bare = shutil.copytree(checkpoints["group"], tmp_path / "bare")

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
+from urllib.parse import unquote
 
 from blake3 import blake3
 
@@ -153,12 +154,19 @@ def check_trusted(spec: str, trusted: Sequence[str]) -> None:
 
 def _is_trusted(family: Family, model: str, trusted: Sequence[str]) -> bool:
     if "://" in model:
-        return ".." not in model.split("/") and any(_lies_in(model, one) for one in trusted)
+        return model in trusted or (_is_plain(model) and any(_lies_in(model, one) for one in trusted))
     if _looks_like_path(family, model):
         path = os.path.abspath(Path(model).expanduser())
         return any(_lies_in(path, os.path.abspath(Path(one).expanduser())) for one in trusted if "://" not in one)
     is_bare = "/" not in model and family.catalogue.startswith("nemo.")  # NVIDIA's own
     return is_bare or any(_lies_in(model, one) for one in ("nvidia", *trusted))
+
+
+def _is_plain(url: str) -> bool:
+    """Whether ``url`` means the place that it reads as: it has no way up, query, fragment or chain, encoded or not."""
+    while (read := unquote(url)) != url:
+        url = read
+    return ".." not in url.split("/") and not any(sign in url for sign in ("\\", "?", "#", "::"))
 
 
 def _lies_in(place: str, folder: str) -> bool:

@@ -57,7 +57,9 @@ def _load(checkpoint: Checkpoint, device: torch.device) -> tuple[Any, Any, Any]:
         config = kind.config_class.from_pretrained(source)
         extractor = Wav2Vec2FeatureExtractor.from_pretrained(source)
         tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
-        model, told = kind.from_pretrained(source, weights_only=True, output_loading_info=True)
+        model, told = kind.from_pretrained(
+            source, dtype=torch.float32, weights_only=True, output_loading_info=True
+        )  # whatever it was saved in: the signal is in single precision
     except Exception as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
         raise VoxmillError(
