@@ -35,13 +35,14 @@ from schemas.errors import VoxmillError
 from schemas.families import translators
 from schemas.manifest import RunManifest
 from schemas.records import Discovery, Plan, Run
-from tasks.artifacts import publish_artifacts
+from tasks.artifacts import publish_artifacts, tolerated
 from tasks.discover import discover
 from tasks.gate import emit_breach, failure
 from tasks.plan import plan
 from tasks.process import clear_finished, process
 from tasks.publish import publish
 from tasks.report import report
+from tasks.runs import published_before
 from tasks.summary import headline
 from tasks.wording import count
 from workers.again import Again, sources_again
@@ -113,13 +114,15 @@ def corpus(
         announce(planned, run)
         again = sources_again(planned.rejects, past)
         if not planned.shards and (again or not planned.rejects):
-            return nothing_new(again)
+            return nothing_new(again, run, parameters)
         with connect(cluster, storage):
             receipts = process(untouched(planned), parameters, untouched(known), run)
             manifest = publish(untouched(planned), untouched(receipts), parameters, run)
         if isinstance(manifest, Again):
-            return nothing_new(manifest)
-        page = report(manifest, parameters.destination, storage)
+            return nothing_new(manifest, run, parameters)
+        page = ""
+        with tolerated("writing its report (voxmill report does it again)"):
+            page = report(manifest, parameters.destination, storage)
     publish_artifacts(manifest, parameters.destination, page)
     emit_breach(manifest, parameters.destination, page)
     return finished(manifest)
@@ -209,8 +212,14 @@ def announce(planned: Plan, run: Run) -> None:
     logger.info("Run %s: %s in %s", run.id, count(planned.members, "member"), count(len(planned.shards), "shard"))
 
 
-def nothing_new(again: Again | None) -> State[RunManifest | None]:
-    """The final state of a flow run that publishes nothing: all is published, or rejected ``again`` as before."""
+def nothing_new(again: Again | None, run: Run, parameters: CorpusParameters) -> State[RunManifest | None]:
+    """The final state of a flow run that publishes nothing: all is published, or rejected ``again`` as before.
+
+    Where a flow run is retried, all may have been published by its first attempt. Then it ends as that one did: a retry
+    mends no breached gate.
+    """
+    if manifest := published_before(run, parameters.destination, parameters.storage):
+        return finished(manifest)
     message = str(again) if again else "Everything found is published already for these settings."
     return Completed(name=NOTHING_NEW, message=message)
 

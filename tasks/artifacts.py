@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
+from prefect import get_run_logger
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
 from schemas.manifest import RunManifest
@@ -14,10 +16,23 @@ from tasks.wording import engine_names, rate
 ARCHIVES_SHOWN = 200  # rows of the table artifact; Prefect refuses very large ones, and the manifest holds all
 
 
+@contextmanager
+def tolerated(what: str) -> Iterator[None]:
+    """A run that is published stays so, whatever becomes of what is done afterwards: where ``what`` fails, it warns."""
+    try:
+        yield
+    except Exception as error:  # of a store or of Prefect's API, whatever it raises
+        get_run_logger().warning("The run is published, but %s failed: %s: %s", what, type(error).__name__, error)
+
+
 def publish_artifacts(manifest: RunManifest, destination: str, report: str) -> None:
-    """Leave the table and the markdown artifact in the Prefect run that this is called from."""
-    create_table_artifact(archive_rows(manifest), key="archives", description=headline(manifest))
-    create_markdown_artifact(markdown(manifest, destination, report), key="summary", description=headline(manifest))
+    """Leave the table and the markdown artifact in the Prefect run that this is called from.
+
+    An API that cannot be reached costs the artifacts, not the run.
+    """
+    with tolerated("leaving its summary in Prefect"):
+        create_table_artifact(archive_rows(manifest), key="archives", description=headline(manifest))
+        create_markdown_artifact(markdown(manifest, destination, report), key="summary", description=headline(manifest))
 
 
 def archive_rows(manifest: RunManifest) -> list[dict[str, Any]]:
@@ -64,7 +79,8 @@ def markdown(manifest: RunManifest, destination: str, report: str) -> str:
     if manifest.failed_shards:
         parts.append("## Failed shards\nTried again by the next run.")
         parts.append(_table(("shard", "why"), list(manifest.failed_shards.items())))
-    parts.append(f"## Where\nReport: `{report}`\n\n```sql\n{query(manifest, destination)}\n```")
+    page = f"`{report}`" if report else "could not be written"
+    parts.append(f"## Where\nReport: {page}\n\n```sql\n{query(manifest, destination)}\n```")
     return "\n\n".join(parts)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from prefect.events import emit_event
 
 from schemas.manifest import RunManifest
+from tasks.artifacts import tolerated
 
 EVENT = "voxmill.run.failed-quality"
 RUN = "voxmill.run"  # with the run's id behind it, the id of the event's resource
@@ -29,16 +30,17 @@ def emit_breach(manifest: RunManifest, destination: str, report: str) -> None:
     breached = [check for check in manifest.gate if check.breached]
     if not breached:
         return
-    emit_event(
-        EVENT,
-        resource={
-            "prefect.resource.id": f"{RUN}.{manifest.run_id}",
-            "prefect.resource.name": manifest.run_id,
-            "voxmill.destination": destination,
-        },
-        payload={
-            "reason": failure(manifest),
-            "report": report,
-            "breached": [check.model_dump() for check in breached],
-        },
-    )
+    with tolerated("telling automations of its breach"):
+        emit_event(
+            EVENT,
+            resource={
+                "prefect.resource.id": f"{RUN}.{manifest.run_id}",
+                "prefect.resource.name": manifest.run_id,
+                "voxmill.destination": destination,
+            },
+            payload={
+                "reason": failure(manifest),
+                "report": report,
+                "breached": [check.model_dump() for check in breached],
+            },
+        )

@@ -11,6 +11,7 @@ from prefect.cache_policies import NO_CACHE
 
 from schemas.config import Storage
 from schemas.manifest import RunManifest
+from tasks.artifacts import tolerated
 from tasks.runs import recent_manifests
 from tasks.wording import engine_names, rate
 from workers.report import write_report
@@ -23,12 +24,12 @@ def report(manifest: RunManifest, destination: str, storage: Storage, before: Ru
     Nothing but the published Parquet is read, so the page can be built again at any time, and is then the same.
     """
     page = write_report(manifest, destination, storage, before)
-    create_link_artifact(link(page), link_text=f"Report of {manifest.run_id}", key="report", description=page)
-    if manifest.word_errors:
-        create_table_artifact(word_errors(manifest), key="wer", description="Word error rates, pooled over words")
-    create_table_artifact(
-        trend(recent_manifests(manifest, destination, storage)), key="trend", description="The last runs, oldest first"
-    )
+    with tolerated("leaving its report in Prefect"):
+        create_link_artifact(link(page), link_text=f"Report of {manifest.run_id}", key="report", description=page)
+        if manifest.word_errors:
+            create_table_artifact(word_errors(manifest), key="wer", description="Word error rates, pooled over words")
+        rows = trend(recent_manifests(manifest, destination, storage))
+        create_table_artifact(rows, key="trend", description="The last runs, oldest first")
     return page
 
 

@@ -59,6 +59,16 @@ def _just_after(last: str, run: Run) -> Run:
     return later if later.id > last else dataclasses.replace(run, id=f"{last}-{own}")
 
 
+def published_before(run: Run, destination: str, storage: Storage) -> RunManifest | None:
+    """What an earlier attempt of the same flow run has published, the last of it; None where there is nothing.
+
+    Attempts share the digits of the flow run's id that a run's own ends in.
+    """
+    flow_run = run.id.rpartition("-")[2]
+    mine = [one for one in run_ids(destination, storage) if one.rpartition("-")[2] == flow_run]
+    return read_manifest(destination, mine[-1], storage) if mine else None
+
+
 def read_manifest(destination: str, run_id: str, storage: Storage) -> RunManifest:
     """The manifest of one run; raises VoxmillError where there is none or it cannot be read."""
     url = Layout(destination=absolute_url(destination)).manifest(run_id)

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
+import httpx
+import pytest
 from prefect import flow
 from prefect.client.schemas.objects import State
 
+import tasks.artifacts
+import tasks.gate
+import tasks.report
 from flows.corpus import FAILED_QUALITY, PUBLISHED, finished
+from schemas.config import Storage
 from schemas.manifest import GateCheck, RunManifest
+from tasks.artifacts import publish_artifacts
 from tasks.gate import emit_breach
+from tasks.report import report
 from tests.events import breach_of
 
 
@@ -32,6 +41,33 @@ BREACHED = GateCheck(
 def told(manifest: RunManifest) -> State[Any]:
     emit_breach(manifest, "/lake", "/lake/reports/index.html")
     return finished(manifest)
+
+
+@flow
+def told_to_nobody(manifest: RunManifest, destination: str) -> State[Any]:
+    page = report(manifest, destination, Storage())
+    publish_artifacts(manifest, destination, page)
+    emit_breach(manifest, destination, page)
+    return finished(manifest)
+
+
+def test_a_run_that_is_published_is_not_failed_by_the_api(
+    prefect_harness: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def unreachable(*_: object, **__: object) -> None:
+        asked.append(1)
+        raise httpx.ConnectError("no server")
+
+    asked: list[int] = []
+    for module, name in (
+        (tasks.report, "create_link_artifact"),
+        (tasks.artifacts, "create_table_artifact"),
+        (tasks.gate, "emit_event"),
+    ):
+        monkeypatch.setattr(module, name, unreachable)
+    state = told_to_nobody(run(BREACHED), str(tmp_path), return_state=True)
+    assert (state.name, len(asked)) == (FAILED_QUALITY, 3)
+    assert list(tmp_path.rglob("index.html"))
 
 
 def test_a_breach_fails_the_flow_run_and_emits_an_event(prefect_harness: None) -> None:

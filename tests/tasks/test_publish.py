@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import tempfile
 from pathlib import Path
@@ -13,7 +14,8 @@ from hypothesis import strategies as st
 
 import tasks.process
 import tasks.publish
-from schemas.config import CorpusParameters, Layout, Storage
+from flows.corpus import FAILED_QUALITY, NOTHING_NEW, nothing_new
+from schemas.config import CorpusParameters, Gate, Layout, Storage
 from schemas.errors import VoxmillError
 from schemas.manifest import RunManifest
 from schemas.reasons import MAY_PASS, Reason
@@ -214,3 +216,16 @@ def test_what_a_run_has_published_is_not_taken_up_by_a_later_one(
     staged(lake, "x")  # of a run that does it all again, and was stopped
     assert clear() == {"stopped", "x"}
     assert staging_of(lake).done() == {"stopped", "x"}
+
+
+def test_a_retry_that_finds_nothing_new_ends_as_its_first_attempt(lake: Path) -> None:
+    """Under Prefect's retries a flow run goes on under the same id, at a later time."""
+    parameters = parameters_at(lake).model_copy(update={"gate": Gate(max_reject_rate=0.1)})
+    shard, receipt = staged(lake, "x")
+    at = Run("20260101T000000Z-aaaaaaaa", "2026-01-01", "2026-01-01T00:00:00+00:00")
+    breached = tasks.publish.publish.fn(Plan("f", (shard,), (TAR,)), [receipt], parameters, at)
+    retried = nothing_new(None, dataclasses.replace(at, id="20260101T001000Z-aaaaaaaa"), parameters)
+    assert (retried.type.value, retried.name) == ("FAILED", FAILED_QUALITY)
+    assert breached.run_id in str(retried.message)
+    another = nothing_new(None, dataclasses.replace(at, id="20260102T000000Z-bbbbbbbb"), parameters)
+    assert (another.type.value, another.name) == ("COMPLETED", NOTHING_NEW)
