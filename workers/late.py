@@ -10,7 +10,7 @@ from schemas.records import Receipt
 from schemas.tables import LEDGER
 from workers.arrow import table_of
 from workers.receipts import Staging
-from workers.scoring import score_rows
+from workers.scoring import SCORED, score_rows
 from workers.write import LEDGER_TABLE, word_errors
 
 Sides = dict[str, dict[str, str | None]]  # member -> text, language, speaker
@@ -26,6 +26,8 @@ def apply_late(receipt: Receipt, sides: Sides, recipe: Recipe, staging_url: str,
     transcripts = staging.rows(receipt, "transcripts")
     for row in utterances:
         row.update(_given(sides.get(row["member"], {})))
+    for transcript in transcripts:  # a text may turn out to be another recording's
+        transcript.update(dict.fromkeys(SCORED))
     score_rows(utterances, transcripts, recipe)
     for row in ledger:
         if row["member"] in sides:
@@ -41,5 +43,6 @@ def apply_late(receipt: Receipt, sides: Sides, recipe: Recipe, staging_url: str,
 
 
 def _given(side: dict[str, str | None]) -> dict[str, str | None]:
+    """Columns of an utterance. The language may be one that was heard: only another one takes its place."""
     columns = {"text": "reference", "language": "language", "speaker": "speaker"}
-    return {columns[name]: value for name, value in side.items() if value is not None}
+    return {columns[name]: value for name, value in side.items() if value is not None or name != "language"}

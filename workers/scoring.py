@@ -14,6 +14,10 @@ from workers.quality.score import Score, score_many
 
 Row = dict[str, Any]
 
+SCORED = ("normalized_reference", "hits", "substitutions", "deletions", "insertions", "wer", "cer", "reference_chars",
+          "char_errors")  # fmt: skip
+"""Columns of a transcript that only one with a reference has."""
+
 
 def score_rows(utterances: list[Row], transcripts: list[Row], recipe: Recipe) -> None:
     """Fill, in place, the scored columns of both tables' rows from their texts.

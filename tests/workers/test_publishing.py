@@ -36,6 +36,8 @@ from schemas.tables import LEDGER, RETRY, TABLES, schema_of
 from tasks.summary import figures
 from tasks.verify import verify_run
 from workers.compact import Part, parts_of, write_table
+from workers.engines.base import Transcription
+from workers.late import apply_late
 from workers.ledger import PastRun, latest, published, rejected_again, runs_in_force, superseded
 from workers.parquet import to_bytes
 from workers.publishing import check_counts, stage_source_rejects, write_parts
@@ -341,6 +343,23 @@ def test_a_member_that_lost_a_segment_for_what_may_pass_is_published_and_to_be_t
     assert all(
         one in (RETRY, "published" if heard else "rejected") for one, (heard, _) in zip(status, drawn, strict=True)
     )
+
+
+def test_a_text_that_turns_out_to_be_anothers_is_taken_back(tmp_path: Path) -> None:
+    recipe = Recipe.model_validate({"asr": {"transcribers": ["whisper:tiny"]}})
+    member = Member("a.wav", 1, "/a.tar.gz", text="one", language="en", speaker="ann")
+    heard = Recording("WAV/PCM_16", 16_000, 1, 1.0)
+    utterance = Utterance(member, heard, None, 0.0, 1.0, np.zeros(16_000, np.float32))
+    utterance.transcriptions = {("whisper:tiny", recipe.asr.first_input): Transcription("two", "en")}
+    shard = Shard("s", Archive("/a.tar.gz", ArchiveLayout.STREAM), "f", (member,))
+    written = Write(recipe, str(tmp_path), STORAGE)(Work(shard, 16_000, [utterance]))
+    assert [counts.errors for counts in written.words.values()] == [1]
+    late = {"a.wav": dict.fromkeys(("text", "language", "speaker"))}
+    joined = apply_late(written, late, recipe, str(tmp_path), STORAGE)
+    staging = Staging(str(tmp_path), STORAGE)
+    (row,), (text,) = staging.rows(joined, "utterances"), staging.rows(joined, "transcripts")
+    assert (row["reference"], row["speaker"], row["language"], row["wer"]) == (None, None, "en", None)
+    assert (text["text"], text["normalized_reference"], text["hits"], joined.words) == ("two", None, None, {})
 
 
 def test_what_is_to_be_tried_again_once_more_is_known() -> None:

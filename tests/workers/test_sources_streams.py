@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import json
 import random
 import tarfile
 from collections.abc import Sequence
@@ -235,6 +236,49 @@ def test_known_members_with_part_of_their_references_beside(tmp_path: Path, shar
     shards, _ = streamed(path, sharding, published)
     assert [sides(shard.shard.members) for shard in shards] == [{"2.wav": ("t2", None, None)}]
     assert rejected(shards) == {}
+
+
+@pytest.mark.parametrize("max_members", [1, 100])
+def test_base_names_that_folders_share_are_believed_as_little_as_in_tars(
+    max_members: int, tmp_path: Path, shared_data: Path
+) -> None:
+    first, second = clips(shared_data, 2)
+    table = ("metadata.csv", b"file_name,text\ns2/001.wav,two\n")
+    packed = tar_bytes([table, ("s1/001.wav", first), ("s2/001.wav", second)])
+    (tmp_path / "a.tar").write_bytes(packed)
+    (tmp_path / "a.tar.gz").write_bytes(gzip.compress(packed))
+    shards, late = streamed(tmp_path / "a.tar.gz", Sharding(max_members=max_members))
+    found = sides([member for shard in shards for member, _ in shard.payloads])
+    found |= {name: side for part in late for name, side in part.sides.items()}
+    assert found == sides(listed(tmp_path / "a.tar").members)
+    assert found["s1/001.wav"] == (None, None, None)
+
+
+@pytest.mark.parametrize("max_members", [1, 2, 100])
+def test_a_manifest_after_its_recordings_cuts_those_not_given_out_yet(
+    max_members: int, tmp_path: Path, shared_data: Path
+) -> None:
+    sounds, sharding, path = clips(shared_data, 3), Sharding(max_members=max_members), tmp_path / "a.tar.gz"
+    rows = [{"audio_filepath": f"{at}.wav", "offset": start, "duration": 0.1, "text": f"{at} at {start}"}
+            for at in (0, 2) for start in (0.0, 0.1, 0.2)]  # fmt: skip
+    manifest = "".join(json.dumps(row) + "\n" for row in (*rows, rows[-1])).encode()
+    files = [*((f"{at}.wav", clip) for at, clip in enumerate(sounds)), ("m.json", manifest)]
+    path.write_bytes(gzip.compress(tar_bytes(files)))
+    shards, late = streamed(path, sharding)
+    given = texts(shards)
+    cut = {"2.wav": "2 at 0.0", "2.wav@0.1": "2 at 0.1", "2.wav@0.2": "2 at 0.2", "1.wav": None}
+    refused = {"2.wav@0.2": Reason.DUPLICATE_MEMBER}
+    if max_members == 100:
+        cut |= {"0.wav": "0 at 0.0", "0.wav@0.1": "0 at 0.1", "0.wav@0.2": "0 at 0.2"}
+    else:
+        cut |= {"0.wav": None}
+        refused |= dict.fromkeys(("0.wav@0+0.1", "0.wav@0.1", "0.wav@0.2"), Reason.MANIFEST_LINE)
+    assert (given, rejected(shards), late) == (cut, refused, [])
+    assert max(shard.shard.members_in for shard in shards) <= max(max_members, 2)
+    assert all(data == sounds[int(member.name[0])] for shard in shards for member, data in shard.payloads)
+    assert (shards, late) == streamed(path, sharding)
+    settled = ledger(path, shards)
+    assert streamed(path, sharding, settled) == ([], [])
 
 
 def test_a_stream_that_is_gone_is_the_stores_failure(tmp_path: Path, shared_data: Path) -> None:

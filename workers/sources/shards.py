@@ -20,9 +20,10 @@ class Cutter:
     def __init__(self, archive: Archive, fingerprint: str, sharding: Sharding) -> None:
         self._archive, self._fingerprint, self._sharding = archive, fingerprint, sharding
         self._index = 0
-        self._start()
+        self.start()
 
-    def _start(self) -> None:
+    def start(self) -> None:
+        """An empty shard, whatever the one so far holds."""
         self._members: list[Member] = []
         self._rejects: list[Reject] = []
         self._seconds = 0.0
@@ -45,9 +46,9 @@ class Cutter:
             self._members.append(item)
             self._seconds += item.estimated_s
 
-    def close(self, members: Sequence[Member] | None = None) -> Shard | None:
-        """The shard so far, None where it is empty; ``members`` stand in for those added, with later side data."""
-        members = self._members if members is None else members
+    def close(self) -> Shard | None:
+        """The shard so far, None where it is empty."""
+        members = self._members
         if not members and not self._rejects:
             return None
         shard = Shard(
@@ -59,7 +60,7 @@ class Cutter:
             index=self._index,
         )
         self._index += 1
-        self._start()
+        self.start()
         return shard
 
 
