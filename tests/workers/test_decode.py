@@ -21,6 +21,8 @@ from schemas.config import AudioSettings, Recipe
 from schemas.errors import MemberError
 from schemas.records import Archive, Layout, Member, Shard
 from workers.decode import Decode, Decoded, Decoder
+from workers.decoding.process import ChildProcess
+from workers.decoding.render import Held
 from workers.work import Work
 
 
@@ -220,6 +222,48 @@ def test_a_clip_is_that_piece_of_the_recording(path: str, shared_data: Path, dec
     np.testing.assert_allclose(piece.samples[0, 500:-500], whole.samples[0, 48_500:87_500], atol=2e-4)
     with pytest.raises(MemberError, match="empty_audio"):
         decoder.decode(path, data, (60.0, 2.5))
+
+
+PIECES = [(0.5, 1.0), (1.5, 0.7), (1.9, 2.0), (1.9, 0.1), (8.0, None), (9.0, 1.0), (2.0, 1.0), (60.0, 1.0), (3.0, 2.0)]
+
+
+@pytest.mark.parametrize("path", ["jfk/jfk.flac", "jfk/jfk.mp3", "jfk/jfk_441khz.m4a"])
+def test_the_pieces_of_a_recording_are_sent_and_decoded_once(
+    path: str, shared_data: Path, decoder: Decoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = (shared_data / path).read_bytes()
+    sent = []
+    send = ChildProcess.send
+    monkeypatch.setattr(ChildProcess, "send", lambda self, *message: sent.append(message[2]) or send(self, *message))
+    clips = [*PIECES, None, PIECES[0]]
+    together = list(decoder.decode_many((path, data, clip) for clip in clips))
+    assert list(map(len, sent)) == [len(data)] + [0] * (len(clips) - 1)
+    alone = list(decoder.decode_many((path, bytes(bytearray(data)), clip) for clip in clips))
+    assert list(map(len, sent[len(clips) :])) == [len(data)] * len(clips)
+    for one, other in zip(together, alone, strict=True):
+        if isinstance(one, MemberError):
+            assert (one.reason, str(one)) == ("empty_audio", str(other))
+            continue
+        assert one.recording == other.recording
+        np.testing.assert_array_equal(one.samples, other.samples)
+
+
+def test_pieces_in_order_need_one_reading(shared_data: Path) -> None:
+    read = 0
+
+    class Counted(io.BytesIO):
+        def read(self, *size: int) -> bytes:
+            nonlocal read
+            read += len(data := super().read(*size))
+            return data
+
+    data = (shared_data / "jfk/jfk_441khz.m4a").read_bytes()
+    held = Held(Counted(data), len(data))
+    for start in np.arange(0, 10, 0.25):
+        with held.open_ffmpeg((start, 0.5)) as source:
+            assert sum(map(len, source.blocks)) == 22_050
+    held.close()
+    assert read < 1.5 * len(data)
 
 
 def test_a_dead_or_stuck_decoder_costs_one_member(shared_data: Path) -> None:
