@@ -266,6 +266,22 @@ def test_pieces_in_order_need_one_reading(shared_data: Path) -> None:
     assert read < 1.5 * len(data)
 
 
+@pytest.mark.parametrize("how", [{"format": "OGG", "subtype": "VORBIS"}, {"format": "OGG", "subtype": "OPUS"},
+                                 {"format": "MP3", "subtype": "MPEG_LAYER_III"}])  # fmt: skip
+def test_recordings_joined_in_one_file_are_heard_to_the_end(how: dict, decoder: Decoder) -> None:
+    first, second = (wav(np.sin(np.arange(48_000) / pitch) / 2, 24_000, **how) for pitch in (9, 3))
+    tags = b"ID3\x03\0\0\0\0\x10\0" + bytes(2048) if how["format"] == "MP3" else b""
+    alone = decoder.decode("a", tags + first + (b"TAG" + bytes(125) if tags else b""))
+    assert alone.recording.format == "/".join(how.values())  # by libsndfile
+    joined = decoder.decode("a", tags + first + tags + second)
+    assert joined.recording.duration_s == pytest.approx(4, abs=0.1)
+    np.testing.assert_allclose(joined.samples[0, 800:31_200], alone.samples[0, 800:31_200], atol=0.02)
+    tail = joined.samples[0, -16_000:-1600]
+    assert np.abs(np.fft.rfft(tail)).argmax() / len(tail) * 16_000 == pytest.approx(24_000 / 3 / 2 / np.pi, abs=2)
+    piece = decoder.decode("a", first + second, (2.5, 1.0))
+    assert piece.samples.shape == (1, 16_000)
+
+
 def test_a_dead_or_stuck_decoder_costs_one_member(shared_data: Path) -> None:
     data = (shared_data / "jfk/jfk.mp3").read_bytes()
     with Decoder(AudioSettings(decode_timeout_s=5.0)) as decoder:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -15,6 +16,7 @@ from schemas.errors import MemberError
 from schemas.reasons import Reason
 from workers.decoding.explain import explain, is_headerless
 from workers.decoding.ffmpeg import Reading
+from workers.decoding.joined import is_joined
 from workers.decoding.sndfile import open_sndfile
 from workers.decoding.source import Clip, Source, Unreadable
 
@@ -85,6 +87,11 @@ class Held:
         self.file, self.size = file, size
         self._reading: Reading | None = None
 
+    @cached_property
+    def is_joined(self) -> bool:
+        """Whether it is more than one recording, of which libsndfile would give the first alone."""
+        return is_joined(self.file, self.size)
+
     @contextmanager
     def open_ffmpeg(self, clip: Clip | None) -> Iterator[Source]:
         """Raises as :class:`workers.decoding.ffmpeg.Reading` does."""
@@ -108,7 +115,7 @@ class Held:
 
 
 def render(name: str, held: Held, clip: Clip | None, wanted: Wanted, events: Events) -> dict[str, Any]:
-    """Decode what is ``held`` with libsndfile, or with FFmpeg where that fails or finds nothing.
+    """Decode what is ``held`` with libsndfile, or with FFmpeg where that fails or finds nothing, or only a part.
 
     Samples go to ``events`` as float32 of shape (n,) or (n, channels). Returns the recording's fields: format,
     sample_rate, channels, duration_s. Raises MemberError.
@@ -120,7 +127,7 @@ def render(name: str, held: Held, clip: Clip | None, wanted: Wanted, events: Eve
         ("libsndfile", lambda: open_sndfile(file.fileno(), size, clip))
     ]
     if not is_headerless(name):  # FFmpeg would guess a codec for any bytes
-        openers.append(("FFmpeg", lambda: held.open_ffmpeg(clip)))
+        openers.insert(0 if held.is_joined else 1, ("FFmpeg", lambda: held.open_ffmpeg(clip)))
     messages: dict[str, str] = {}
     empty: dict[str, Any] | None = None
     silent: MemberError | None = None
