@@ -319,6 +319,18 @@ def test_local_folders_follow_links_to_files_and_to_nothing_else(tmp_path: Path,
     }
 
 
+def test_pipes_and_folders_with_an_archives_name_are_not_opened(tmp_path: Path, shared_data: Path) -> None:
+    write(tmp_path, [("corpus/a.wav", clips(shared_data, 1)[0]), ("other/b.wav", b"")])
+    os.mkfifo(tmp_path / "corpus" / "pipe.tar")
+    os.symlink(tmp_path / "other", tmp_path / "corpus" / "folder.tar")
+    os.symlink(tmp_path / "nowhere", tmp_path / "corpus" / "gone.tar")
+    discovery = discover([str(tmp_path / "corpus"), str(tmp_path / "corpus" / "pipe.tar")], Storage())
+    assert [archive.layout for archive in discovery.archives] == [Layout.FOLDER]
+    assert {os.path.basename(reject.archive): reject.reason for reject in discovery.rejects} == {
+        "folder.tar": Reason.NOT_A_FILE, "pipe.tar": Reason.NOT_A_FILE, "gone.tar": Reason.SOURCE_MISSING,
+    }  # fmt: skip
+
+
 def test_manifest_lines_are_members_or_rejects(tmp_path: Path, shared_data: Path) -> None:
     (clip,) = clips(shared_data, 1)
     lines = [
