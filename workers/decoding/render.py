@@ -85,6 +85,7 @@ class Held:
 
     def __init__(self, file: BinaryIO, size: int) -> None:
         self.file, self.size = file, size
+        _fill_au(file, size)
         self._reading: Reading | None = None
 
     @cached_property
@@ -112,6 +113,15 @@ class Held:
         if self._reading is not None:
             self._reading.close()
             self._reading = None
+
+
+def _fill_au(file: BinaryIO, size: int) -> None:
+    """Mark an AU header that says 0 bytes of data as one that does not know them: its writer never came back to it."""
+    file.seek(0)
+    head = file.read(12)
+    if head[:4] == b".snd" and head[8:] == bytes(4) and int.from_bytes(head[4:8], "big") < size:
+        file.seek(8)
+        file.write(b"\xff" * 4)
 
 
 def render(name: str, held: Held, clip: Clip | None, wanted: Wanted, events: Events) -> dict[str, Any]:
