@@ -7,6 +7,7 @@ import gzip
 import io
 import json
 import os
+import stat
 import struct
 import subprocess
 import tarfile
@@ -163,6 +164,20 @@ def test_odd_headers_of_a_zip_cost_at_most_their_members(tmp_path: Path, shared_
     listing = listed(path)
     assert [(r.member, r.reason) for r in listing.rejects] == [("far.wav", Reason.MEMBER_UNREADABLE)]
     assert not listing.problems
+
+
+def test_zips_of_windows_and_of_pipes(tmp_path: Path, shared_data: Path) -> None:
+    (clip,) = clips(shared_data, 1)
+    files = [("w\\", b""), ("w\\a.wav", clip), ("w\\a.txt", b"zero"), ("__MACOSX\\._a.wav", b"1")]
+    (tmp_path / "w.zip").write_bytes(zip_bytes(files))
+    listing = listed(tmp_path / "w.zip")
+    assert [(member.name, member.text) for member in listing.members] == [("w/a.wav", "zero")]
+    assert [(r.member, r.reason) for r in listing.rejects] == [("__MACOSX/._a.wav", Reason.NOT_AUDIO)]
+    info = zipfile.ZipInfo("-")
+    info.external_attr = (stat.S_IFIFO | 0o600) << 16  # as zip writes what it reads from a pipe
+    with zipfile.ZipFile(tmp_path / "p.zip", "w") as archive:
+        archive.writestr(info, clip)
+    assert contents(tmp_path / "p.zip") == {"-": clip}
 
 
 @pytest.mark.parametrize("share", [0.97, 0.5])
