@@ -286,6 +286,36 @@ def test_recordings_joined_in_one_file_are_heard_to_the_end(how: dict, decoder: 
     assert piece.samples.shape == (1, 16_000)
 
 
+def adts(samples: np.ndarray, rate: int, layout: str) -> bytes:
+    import av
+
+    file = io.BytesIO()
+    with av.open(file, "w", format="adts") as container:
+        stream = container.add_stream("aac", rate=rate, layout=layout)
+        channels = 2 if layout == "stereo" else 1
+        for start in range(0, len(samples), 1024):
+            block = np.tile(samples[start : start + 1024].astype(np.float32), (channels, 1))
+            frame = av.AudioFrame.from_ndarray(block, format="fltp", layout=layout)
+            frame.sample_rate, frame.pts = rate, start
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    return file.getvalue()
+
+
+def test_a_stream_that_changes_its_rate_and_channels_is_heard_to_the_end(decoder: Decoder) -> None:
+    def tones(rate: int, layout: str) -> bytes:
+        return adts(np.sin(2 * np.pi * 440 * np.arange(2 * rate) / rate) / 2, rate, layout)
+
+    data = tones(44_100, "mono") + tones(16_000, "stereo") + tones(22_050, "mono")
+    answer = decoder.decode("a.aac", data)
+    assert (answer.recording.sample_rate, answer.recording.channels) == (44_100, 1)
+    assert answer.recording.duration_s == pytest.approx(6, abs=0.4)  # each part begins with the codec's delay
+    for second in (1.0, 3.0, 5.0):
+        part = answer.samples[0, round(second * 16_000) :][:8000]
+        assert np.abs(np.fft.rfft(part)).argmax() * 2 == pytest.approx(440, abs=4)
+        assert np.abs(part).max() == pytest.approx(0.5, abs=0.1)
+
+
 def test_a_dead_or_stuck_decoder_costs_one_member(shared_data: Path) -> None:
     data = (shared_data / "jfk/jfk.mp3").read_bytes()
     with Decoder(AudioSettings(decode_timeout_s=5.0)) as decoder:

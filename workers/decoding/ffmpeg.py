@@ -10,8 +10,9 @@ from collections.abc import Iterator
 from typing import Any, BinaryIO
 
 import numpy as np
+import soxr
 
-from workers.decoding.limits import check_header
+from workers.decoding.limits import MAX_SAMPLE_RATE, MIN_SAMPLE_RATE, check_header
 from workers.decoding.source import Clip, Source, Unreadable
 
 # Containers that hold sound in themselves. Playlists and scripts (hls, concat, sdp, image sequences, ...) stay out:
@@ -50,7 +51,8 @@ class Reading:
         self._name = f"{self._container.format.name}/{context.name}"
         self._rate, self._channels = context.sample_rate, context.channels
         self._file, self._at = file, file.tell()
-        self._frames = map(_Packed().convert, _packets(self._container, stream))
+        frames = map(_Packed().convert, _packets(self._container, stream))
+        self._decoded = _evened(frames, self._rate, self._channels)
         self._seen = 0  # frames read so far
         self._kept: deque[tuple[int, np.ndarray]] = deque()  # the last blocks, should the next piece overlap this one
         self._kept_bytes = 0
@@ -101,16 +103,29 @@ class Reading:
         self._kept_bytes -= self._kept.popleft()[1].nbytes
 
     def _next(self) -> np.ndarray | None:
-        frame = next(self._frames, None)
+        block = next(self._decoded, None)
         self._at = self._file.tell()
-        if frame is None:
-            return None
-        if frame.sample_rate != self._rate:
-            raise Unreadable(f"changes from {self._rate} to {frame.sample_rate} Hz in the middle")
-        block = _samples(frame)
-        if block.shape[1] != self._channels:
-            raise Unreadable(f"changes from {self._channels} to {block.shape[1]} channels in the middle")
         return block
+
+
+def _evened(frames: Iterator[Any], rate: int, channels: int) -> Iterator[np.ndarray]:
+    """The frames' samples at one rate and number of channels, should a stream change them on its way."""
+    current, resampler = rate, None
+    for frame in frames:
+        if frame.sample_rate != current:
+            if not MIN_SAMPLE_RATE <= frame.sample_rate <= MAX_SAMPLE_RATE:
+                raise Unreadable(f"changes from {current} to {frame.sample_rate} Hz in the middle")
+            if resampler is not None:
+                yield resampler.resample_chunk(np.zeros((0, channels), np.float32), last=True)
+            current = frame.sample_rate
+            is_same = current == rate
+            resampler = None if is_same else soxr.ResampleStream(current, rate, channels, "float32", "HQ")
+        block = _samples(frame)
+        if block.shape[1] != channels:
+            block = np.repeat(block.mean(axis=1, keepdims=True), channels, axis=1)
+        yield block if resampler is None else resampler.resample_chunk(np.ascontiguousarray(block))
+    if resampler is not None:
+        yield resampler.resample_chunk(np.zeros((0, channels), np.float32), last=True)
 
 
 def _check(container: Any, size: int) -> tuple[Any, int | None]:
