@@ -286,6 +286,21 @@ def test_recordings_joined_in_one_file_are_heard_to_the_end(how: dict, decoder: 
     assert piece.samples.shape == (1, 16_000)
 
 
+def test_a_chain_of_other_codecs_rates_and_channels_is_heard_to_the_end(decoder: Decoder) -> None:
+    def link(rate: int, subtype: str, channels: int = 1) -> bytes:
+        sine = np.sin(2 * np.pi * 440 * np.arange(rate) / rate) / 2
+        return wav(np.tile(sine[:, None], (1, channels)), rate, format="OGG", subtype=subtype)
+
+    first, *others = link(44_100, "VORBIS"), link(8_000, "VORBIS"), link(48_000, "OPUS", 2), link(44_100, "VORBIS", 2)
+    answer = decoder.decode("a.ogg", b"".join([first, *others]))
+    assert (answer.recording.sample_rate, answer.recording.channels) == (44_100, 1)
+    assert answer.recording.duration_s == pytest.approx(4, abs=0.05)
+    for second in range(4):
+        part = answer.samples[0, second * 16_000 + 4000 :][:8000]
+        assert np.abs(np.fft.rfft(part)).argmax() * 2 == 440
+        assert np.abs(part).max() == pytest.approx(0.5, abs=0.1)
+
+
 def adts(samples: np.ndarray, rate: int, layout: str) -> bytes:
     import av
 

@@ -5,8 +5,9 @@ Damaged packets are skipped, as FFmpeg's own tools do: what can be decoded is.
 
 from __future__ import annotations
 
+import os
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -30,35 +31,35 @@ _MAX_BAD_PACKETS = 1_000  # with nothing good among them
 class Reading:
     """FFmpeg's way through a recording, from its start on: pieces in order need one only."""
 
-    def __init__(self, file: BinaryIO, size: int) -> None:
-        """Open the ``size`` bytes of ``file``, positioned at its start.
+    def __init__(self, file: BinaryIO, size: int, starts: Sequence[int] = (0,)) -> None:
+        """Open the ``size`` bytes of ``file``; at ``starts`` recordings of their own begin, to be heard one by one.
 
         Raises Unreadable (as does reading on) and MemberError for an absurd header.
         """
-        import av
-
-        try:
-            options = {"format_whitelist": _FORMATS, "protocol_whitelist": "none"}
-            self._container = av.open(file, options=options, metadata_errors="replace")
-        except (av.FFmpegError, ValueError) as error:
-            raise Unreadable(_words(error)) from error
-        try:
-            stream, self._promised = _check(self._container, size)
-        except BaseException:
-            self._container.close()
-            raise
+        ends = [*starts[1:], size]
+        self._parts = [_Part(file, start, end) for start, end in zip(starts, ends, strict=True)]
+        self._container, stream, promised = _open(self._parts[0])
+        self._promised = promised if len(self._parts) == 1 else None
         context = stream.codec_context
         self._name = f"{self._container.format.name}/{context.name}"
         self._rate, self._channels = context.sample_rate, context.channels
-        self._file, self._at = file, file.tell()
-        frames = map(_Packed().convert, _packets(self._container, stream))
-        self._decoded = _evened(frames, self._rate, self._channels)
+        self._decoded = _evened(self._frames(stream), self._rate, self._channels)
         self._seen = 0  # frames read so far
         self._kept: deque[tuple[int, np.ndarray]] = deque()  # the last blocks, should the next piece overlap this one
         self._kept_bytes = 0
 
     def close(self) -> None:
         self._container.close()
+
+    def _frames(self, stream: Any) -> Iterator[Any]:
+        yield from map(_Packed().convert, _packets(self._container, stream))
+        for part in self._parts[1:]:
+            self._container.close()
+            try:
+                self._container, stream, _ = _open(part)
+            except Unreadable:
+                continue
+            yield from map(_Packed().convert, _packets(self._container, stream))
 
     def reaches(self, clip: Clip | None) -> bool:
         """Whether ``clip`` starts where this reading is, or in what it has kept."""
@@ -88,8 +89,7 @@ class Reading:
         while self._kept and self._kept[0][0] + len(self._kept[0][1]) <= first:
             self._drop()
         yield from list(self._kept)
-        self._file.seek(self._at)  # another library may have read the file meanwhile
-        while (block := self._next()) is not None:
+        for block in self._decoded:
             begin = self._seen
             self._seen += len(block)
             if keep and self._seen > first:
@@ -102,10 +102,25 @@ class Reading:
     def _drop(self) -> None:
         self._kept_bytes -= self._kept.popleft()[1].nbytes
 
-    def _next(self) -> np.ndarray | None:
-        block = next(self._decoded, None)
-        self._at = self._file.tell()
-        return block
+
+class _Part:
+    """A part of a file, with a place of its own in it: other libraries read the file, too."""
+
+    def __init__(self, file: BinaryIO, start: int, end: int) -> None:
+        self._file, self._start, self.size, self._place = file, start, end - start, 0
+
+    def read(self, size: int) -> bytes:
+        self._file.seek(self._start + self._place)
+        data = self._file.read(max(0, min(size, self.size - self._place)))
+        self._place += len(data)
+        return data
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        self._place = max(0, offset + {os.SEEK_SET: 0, os.SEEK_CUR: self._place, os.SEEK_END: self.size}[whence])
+        return self._place
+
+    def tell(self) -> int:
+        return self._place
 
 
 def _evened(frames: Iterator[Any], rate: int, channels: int) -> Iterator[np.ndarray]:
@@ -126,6 +141,22 @@ def _evened(frames: Iterator[Any], rate: int, channels: int) -> Iterator[np.ndar
         yield block if resampler is None else resampler.resample_chunk(np.ascontiguousarray(block))
     if resampler is not None:
         yield resampler.resample_chunk(np.zeros((0, channels), np.float32), last=True)
+
+
+def _open(part: _Part) -> tuple[Any, Any, int | None]:
+    """The container, its stream of sound and the frames its header promises. Raises Unreadable, MemberError."""
+    import av
+
+    try:
+        options = {"format_whitelist": _FORMATS, "protocol_whitelist": "none"}
+        container = av.open(part, options=options, metadata_errors="replace")
+    except (av.FFmpegError, ValueError) as error:
+        raise Unreadable(_words(error)) from error
+    try:
+        return container, *_check(container, part.size)
+    except BaseException:
+        container.close()
+        raise
 
 
 def _check(container: Any, size: int) -> tuple[Any, int | None]:

@@ -1,11 +1,13 @@
 """Recordings put one behind the other in one file: chained Ogg, and MP3 files concatenated.
 
-libsndfile gives the first of them and says nothing of the rest; FFmpeg reads on.
+libsndfile gives the first of them and says nothing of the rest. So does FFmpeg of a chain that changes its codec,
+rate or channels, so it is given each link by itself; through MP3 files it reads on.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from typing import BinaryIO
 
 _READ_BYTES = 1 << 20
@@ -22,13 +24,15 @@ _KBPS = {
 _HZ = {3: (44100, 48000, 32000), 2: (22050, 24000, 16000), 0: (11025, 12000, 8000)}
 
 
-def is_joined(file: BinaryIO, size: int) -> bool:
-    """Whether the ``size`` bytes of ``file`` hold another recording behind the first."""
-    head = _at(file, 0, 4)
-    if head == b"OggS":
-        return _is_chained(file, size)
+def starts_of(file: BinaryIO, size: int) -> list[int]:
+    """Where the links of a chained Ogg in the ``size`` bytes of ``file`` start; 0 alone for anything else."""
+    return [0, *(_links(file, size) if _at(file, 0, 4) == b"OggS" else ())]
+
+
+def is_mp3_and_more(file: BinaryIO, size: int) -> bool:
+    """Whether MP3 frames follow behind those that the first frame's Xing, Info or VBRI header counts."""
     start = _past_id3(file)
-    return (start > 0 or _MP3_FRAME.match(head) is not None) and _goes_on(file, start, size)
+    return (start > 0 or _MP3_FRAME.match(_at(file, 0, 4)) is not None) and _goes_on(file, start, size)
 
 
 def _at(file: BinaryIO, position: int, size: int) -> bytes:
@@ -36,16 +40,23 @@ def _at(file: BinaryIO, position: int, size: int) -> bytes:
     return file.read(size)
 
 
-def _is_chained(file: BinaryIO, size: int) -> bool:
-    position = 0
-    while _OGG_FIRST.match(page := _at(file, position, _OGG_HEADER + 255)):  # those side by side: sound and picture
+def _links(file: BinaryIO, size: int) -> Iterator[int]:
+    """Where the links of an Ogg chain start, but for the first. A link may begin with several streams, page by page."""
+    position = _past_first_pages(file, 0)
+    while position < size:
+        found = _OGG_FIRST.search(_at(file, position, _READ_BYTES + 13))
+        if found is None:
+            position += _READ_BYTES
+        else:
+            yield position + found.start()
+            position = _past_first_pages(file, position + found.start())
+
+
+def _past_first_pages(file: BinaryIO, position: int) -> int:
+    while _OGG_FIRST.match(page := _at(file, position, _OGG_HEADER + 255)):
         table = page[_OGG_HEADER : _OGG_HEADER + page[_OGG_HEADER - 1]]
         position += _OGG_HEADER + len(table) + sum(table)
-    while position < size:
-        if _OGG_FIRST.search(_at(file, position, _READ_BYTES + 13)):
-            return True
-        position += _READ_BYTES
-    return False
+    return position
 
 
 def _past_id3(file: BinaryIO) -> int:
@@ -58,7 +69,6 @@ def _past_id3(file: BinaryIO) -> int:
 
 
 def _goes_on(file: BinaryIO, start: int, size: int) -> bool:
-    """Whether MP3 frames follow behind those that the first frame's Xing, Info or VBRI header counts."""
     first = _at(file, start, 2048)
     length = _frame_bytes(first, 0)
     tag = re.search(rb"Xing|Info|VBRI", first[: min(length, 200)])

@@ -16,7 +16,7 @@ from schemas.errors import MemberError
 from schemas.reasons import Reason
 from workers.decoding.explain import explain, is_headerless
 from workers.decoding.ffmpeg import Reading
-from workers.decoding.joined import is_joined
+from workers.decoding.joined import is_mp3_and_more, starts_of
 from workers.decoding.sndfile import open_sndfile
 from workers.decoding.source import Clip, Source, Unreadable
 
@@ -89,17 +89,21 @@ class Held:
         self._reading: Reading | None = None
 
     @cached_property
+    def starts(self) -> list[int]:
+        """Where its recordings start that FFmpeg has to be given one by one."""
+        return starts_of(self.file, self.size)
+
+    @cached_property
     def is_joined(self) -> bool:
         """Whether it is more than one recording, of which libsndfile would give the first alone."""
-        return is_joined(self.file, self.size)
+        return len(self.starts) > 1 or is_mp3_and_more(self.file, self.size)
 
     @contextmanager
     def open_ffmpeg(self, clip: Clip | None) -> Iterator[Source]:
         """Raises as :class:`workers.decoding.ffmpeg.Reading` does."""
         if self._reading is None or not self._reading.reaches(clip):
             self.close()
-            self.file.seek(0)
-            self._reading = Reading(self.file, self.size)
+            self._reading = Reading(self.file, self.size, self.starts)
         try:
             yield self._reading.source(clip)
         except MemberError:  # about this piece, not the recording
