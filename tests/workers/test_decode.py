@@ -21,6 +21,8 @@ from schemas.config import AudioSettings, Recipe
 from schemas.errors import MemberError
 from schemas.records import Archive, Layout, Member, Shard
 from workers.decode import Decode, Decoded, Decoder
+from workers.decoding.process import ChildProcess
+from workers.decoding.render import Held
 from workers.work import Work
 
 
@@ -166,8 +168,12 @@ def test_what_is_not_a_recording_is_a_reject_that_says_why(
     assert (caught.value.reason, says in caught.value.message) == (reason, True), caught.value
 
 
-def test_a_header_that_promises_more_than_is_there_gives_what_is_there(decoder: Decoder, shared_data: Path) -> None:
+def test_a_header_that_is_wrong_about_the_length_gives_what_is_there(decoder: Decoder, shared_data: Path) -> None:
     assert decoder.decode("a.wav", riff(data_bytes=0xFFFFFFFF, held=32_000)).recording.duration_s == 1.0
+    for size in (0, 0xFFFFFFFF):
+        au = bytearray(wav(np.sin(np.arange(16_000) / 5), 16_000, format="AU"))
+        au[8:12] = struct.pack(">I", size)
+        assert decoder.decode("a.au", bytes(au)).recording.duration_s == 1.0
     flac = (shared_data / "jfk/jfk.flac").read_bytes()
     assert 4 < decoder.decode("a.flac", flac[: len(flac) // 2]).recording.duration_s < 7
 
@@ -220,6 +226,109 @@ def test_a_clip_is_that_piece_of_the_recording(path: str, shared_data: Path, dec
     np.testing.assert_allclose(piece.samples[0, 500:-500], whole.samples[0, 48_500:87_500], atol=2e-4)
     with pytest.raises(MemberError, match="empty_audio"):
         decoder.decode(path, data, (60.0, 2.5))
+
+
+PIECES = [(0.5, 1.0), (1.5, 0.7), (1.9, 2.0), (1.9, 0.1), (8.0, None), (9.0, 1.0), (2.0, 1.0), (60.0, 1.0), (3.0, 2.0)]
+
+
+@pytest.mark.parametrize("path", ["jfk/jfk.flac", "jfk/jfk.mp3", "jfk/jfk_441khz.m4a"])
+def test_the_pieces_of_a_recording_are_sent_and_decoded_once(
+    path: str, shared_data: Path, decoder: Decoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = (shared_data / path).read_bytes()
+    sent = []
+    send = ChildProcess.send
+    monkeypatch.setattr(ChildProcess, "send", lambda self, *message: sent.append(message[2]) or send(self, *message))
+    clips = [*PIECES, None, PIECES[0]]
+    together = list(decoder.decode_many((path, data, clip) for clip in clips))
+    assert list(map(len, sent)) == [len(data)] + [0] * (len(clips) - 1)
+    alone = list(decoder.decode_many((path, bytes(bytearray(data)), clip) for clip in clips))
+    assert list(map(len, sent[len(clips) :])) == [len(data)] * len(clips)
+    for one, other in zip(together, alone, strict=True):
+        if isinstance(one, MemberError):
+            assert (one.reason, str(one)) == ("empty_audio", str(other))
+            continue
+        assert one.recording == other.recording
+        np.testing.assert_array_equal(one.samples, other.samples)
+
+
+def test_pieces_in_order_need_one_reading(shared_data: Path) -> None:
+    read = 0
+
+    class Counted(io.BytesIO):
+        def read(self, *size: int) -> bytes:
+            nonlocal read
+            read += len(data := super().read(*size))
+            return data
+
+    data = (shared_data / "jfk/jfk_441khz.m4a").read_bytes()
+    held = Held(Counted(data), len(data))
+    for start in np.arange(0, 10, 0.25):
+        with held.open_ffmpeg((start, 0.5)) as source:
+            assert sum(map(len, source.blocks)) == 22_050
+    held.close()
+    assert read < 1.5 * len(data)
+
+
+@pytest.mark.parametrize("how", [{"format": "OGG", "subtype": "VORBIS"}, {"format": "OGG", "subtype": "OPUS"},
+                                 {"format": "MP3", "subtype": "MPEG_LAYER_III"}])  # fmt: skip
+def test_recordings_joined_in_one_file_are_heard_to_the_end(how: dict, decoder: Decoder) -> None:
+    first, second = (wav(np.sin(np.arange(48_000) / pitch) / 2, 24_000, **how) for pitch in (9, 3))
+    tags = b"ID3\x03\0\0\0\0\x10\0" + bytes(2048) if how["format"] == "MP3" else b""
+    alone = decoder.decode("a", tags + first + (b"TAG" + bytes(125) if tags else b""))
+    assert alone.recording.format == "/".join(how.values())  # by libsndfile
+    joined = decoder.decode("a", tags + first + tags + second)
+    assert joined.recording.duration_s == pytest.approx(4, abs=0.1)
+    np.testing.assert_allclose(joined.samples[0, 800:31_200], alone.samples[0, 800:31_200], atol=0.02)
+    tail = joined.samples[0, -16_000:-1600]
+    assert np.abs(np.fft.rfft(tail)).argmax() / len(tail) * 16_000 == pytest.approx(24_000 / 3 / 2 / np.pi, abs=2)
+    piece = decoder.decode("a", first + second, (2.5, 1.0))
+    assert piece.samples.shape == (1, 16_000)
+
+
+def test_a_chain_of_other_codecs_rates_and_channels_is_heard_to_the_end(decoder: Decoder) -> None:
+    def link(rate: int, subtype: str, channels: int = 1) -> bytes:
+        sine = np.sin(2 * np.pi * 440 * np.arange(rate) / rate) / 2
+        return wav(np.tile(sine[:, None], (1, channels)), rate, format="OGG", subtype=subtype)
+
+    first, *others = link(44_100, "VORBIS"), link(8_000, "VORBIS"), link(48_000, "OPUS", 2), link(44_100, "VORBIS", 2)
+    answer = decoder.decode("a.ogg", b"".join([first, *others]))
+    assert (answer.recording.sample_rate, answer.recording.channels) == (44_100, 1)
+    assert answer.recording.duration_s == pytest.approx(4, abs=0.05)
+    for second in range(4):
+        part = answer.samples[0, second * 16_000 + 4000 :][:8000]
+        assert np.abs(np.fft.rfft(part)).argmax() * 2 == 440
+        assert np.abs(part).max() == pytest.approx(0.5, abs=0.1)
+
+
+def adts(samples: np.ndarray, rate: int, layout: str) -> bytes:
+    import av
+
+    file = io.BytesIO()
+    with av.open(file, "w", format="adts") as container:
+        stream = container.add_stream("aac", rate=rate, layout=layout)
+        channels = 2 if layout == "stereo" else 1
+        for start in range(0, len(samples), 1024):
+            block = np.tile(samples[start : start + 1024].astype(np.float32), (channels, 1))
+            frame = av.AudioFrame.from_ndarray(block, format="fltp", layout=layout)
+            frame.sample_rate, frame.pts = rate, start
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    return file.getvalue()
+
+
+def test_a_stream_that_changes_its_rate_and_channels_is_heard_to_the_end(decoder: Decoder) -> None:
+    def tones(rate: int, layout: str) -> bytes:
+        return adts(np.sin(2 * np.pi * 440 * np.arange(2 * rate) / rate) / 2, rate, layout)
+
+    data = tones(44_100, "mono") + tones(16_000, "stereo") + tones(22_050, "mono")
+    answer = decoder.decode("a.aac", data)
+    assert (answer.recording.sample_rate, answer.recording.channels) == (44_100, 1)
+    assert answer.recording.duration_s == pytest.approx(6, abs=0.4)  # each part begins with the codec's delay
+    for second in (1.0, 3.0, 5.0):
+        part = answer.samples[0, round(second * 16_000) :][:8000]
+        assert np.abs(np.fft.rfft(part)).argmax() * 2 == pytest.approx(440, abs=4)
+        assert np.abs(part).max() == pytest.approx(0.5, abs=0.1)
 
 
 def test_a_dead_or_stuck_decoder_costs_one_member(shared_data: Path) -> None:

@@ -7,6 +7,7 @@ import gzip
 import io
 import json
 import os
+import stat
 import struct
 import subprocess
 import tarfile
@@ -192,6 +193,20 @@ def test_odd_headers_of_a_zip_cost_at_most_their_members(tmp_path: Path, shared_
     assert not listing.problems
 
 
+def test_zips_of_windows_and_of_pipes(tmp_path: Path, shared_data: Path) -> None:
+    (clip,) = clips(shared_data, 1)
+    files = [("w\\", b""), ("w\\a.wav", clip), ("w\\a.txt", b"zero"), ("__MACOSX\\._a.wav", b"1")]
+    (tmp_path / "w.zip").write_bytes(zip_bytes(files))
+    listing = listed(tmp_path / "w.zip")
+    assert [(member.name, member.text) for member in listing.members] == [("w/a.wav", "zero")]
+    assert [(r.member, r.reason) for r in listing.rejects] == [("__MACOSX/._a.wav", Reason.NOT_AUDIO)]
+    info = zipfile.ZipInfo("-")
+    info.external_attr = (stat.S_IFIFO | 0o600) << 16  # as zip writes what it reads from a pipe
+    with zipfile.ZipFile(tmp_path / "p.zip", "w") as archive:
+        archive.writestr(info, clip)
+    assert contents(tmp_path / "p.zip") == {"-": clip}
+
+
 @pytest.mark.parametrize("share", [0.97, 0.5])
 def test_a_cut_tar_gives_what_came_before(share: float, tmp_path: Path, shared_data: Path) -> None:
     files = [(f"{i}.wav", clip) for i, clip in enumerate(clips(shared_data, 10))]
@@ -344,6 +359,18 @@ def test_local_folders_follow_links_to_files_and_to_nothing_else(tmp_path: Path,
     assert {(r.member, r.reason) for r in rejects} == {
         (n, Reason.NOT_A_FILE) for n in ("broken.wav", "folder", "pipe.wav")
     }
+
+
+def test_pipes_and_folders_with_an_archives_name_are_not_opened(tmp_path: Path, shared_data: Path) -> None:
+    write(tmp_path, [("corpus/a.wav", clips(shared_data, 1)[0]), ("other/b.wav", b"")])
+    os.mkfifo(tmp_path / "corpus" / "pipe.tar")
+    os.symlink(tmp_path / "other", tmp_path / "corpus" / "folder.tar")
+    os.symlink(tmp_path / "nowhere", tmp_path / "corpus" / "gone.tar")
+    discovery = discover([str(tmp_path / "corpus"), str(tmp_path / "corpus" / "pipe.tar")], Storage())
+    assert [archive.layout for archive in discovery.archives] == [Layout.FOLDER]
+    assert {os.path.basename(reject.archive): reject.reason for reject in discovery.rejects} == {
+        "folder.tar": Reason.NOT_A_FILE, "pipe.tar": Reason.NOT_A_FILE, "gone.tar": Reason.SOURCE_MISSING,
+    }  # fmt: skip
 
 
 def test_manifest_lines_are_members_or_rejects(tmp_path: Path, shared_data: Path) -> None:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import gzip
 import json
 import random
+import struct
 import tarfile
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+import zstandard
 from source_archives import COMPRESSORS, LIMITS, MAX_BYTES, Files, clips, listed, one, sides, streamed, tar_bytes
 
 from schemas.config import Sharding, Storage
@@ -69,6 +71,21 @@ def test_joined_streams_are_read_to_the_end(suffix: str, tmp_path: Path, shared_
     shards, _ = streamed(path)
     assert [(m.name, data) for shard in shards for m, data in shard.payloads] == files
     assert rejected(shards) == {}
+
+
+def test_zstd_with_skippable_frames_and_long_windows(tmp_path: Path, shared_data: Path) -> None:
+    files = [(f"{i}.wav", clip) for i, clip in enumerate(clips(shared_data, 3))]
+    skipped = struct.pack("<III", 0x184D2A50, 4, 123)
+    (tmp_path / "pzstd.tar.zst").write_bytes(
+        b"".join(skipped + zstandard.compress(part) for part in (tar_bytes(files)[:9000], tar_bytes(files)[9000:]))
+    )
+    window = zstandard.ZstdCompressionParameters(window_log=30, compression_level=1, hash_log=10, chain_log=10)
+    writer = zstandard.ZstdCompressor(compression_params=window).compressobj()  # no size known: the window stays as is
+    (tmp_path / "long.tar.zst").write_bytes(writer.compress(tar_bytes(files)) + writer.flush())
+    for path in tmp_path.iterdir():
+        shards, _ = streamed(path)
+        assert [(m.name, data) for shard in shards for m, data in shard.payloads] == files, path
+        assert rejected(shards) == {}
 
 
 def test_damage_that_only_the_checksum_shows_is_said(tmp_path: Path, shared_data: Path) -> None:

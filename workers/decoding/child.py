@@ -21,7 +21,7 @@ from schemas.errors import MemberError
 from schemas.reasons import Reason
 from workers.decoding import wire
 from workers.decoding.limits import MEMORY_BYTES
-from workers.decoding.render import Events, Wanted, render
+from workers.decoding.render import Events, Held, Wanted, render
 
 _FLUSH_BYTES = 1 << 20  # samples are sent on in pieces of this size, so the child's memory stays flat
 _COPY_BYTES = 1 << 20
@@ -111,15 +111,19 @@ def main() -> None:
     out.write(wire.pack(wire.READY, {}, 0))
     out.flush()
     file = _scratch_file()
+    held = Held(file, 0)
     with contextlib.suppress(EOFError, BrokenPipeError):
         while (head := wire.read_head(stdin)) is not None:
             _, item, size = head
-            _receive(stdin, size, file)
+            if not item["again"]:
+                held.close()
+                _receive(stdin, size, file)
+                held = Held(file, size)
             answer = Answer(out, settings["timeout_s"])
             clip = tuple(item["clip"]) if item["clip"] else None
             events = Events(header=answer.header, samples=answer.samples, reset=answer.reset)
             try:
-                recording = render(item["name"], file, size, clip, wanted, events)
+                recording = render(item["name"], held, clip, wanted, events)
                 answer.done(recording)
             except MemberError as error:
                 answer.error(error)

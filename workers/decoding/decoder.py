@@ -56,6 +56,7 @@ class Decoder:
     def __init__(self, settings: AudioSettings) -> None:
         self.settings = settings
         self._child: ChildProcess | None = None
+        self._sent: bytes | None = None  # what the child was given last
         wanted = Wanted(
             sample_rate=settings.sample_rate,
             each_channel=settings.channels == "each",
@@ -108,6 +109,7 @@ class Decoder:
                 pending.popleft()
                 yield answer
         finally:
+            self._sent = None  # not to hold a recording in memory for what may never come
             if pending and self._child is not None:  # left in the middle: its answers would be taken for others'
                 self._child.kill()
                 self._child = None
@@ -117,18 +119,22 @@ class Decoder:
             return True
         if self._child is not None and self._child.has_unsent:
             return False
-        ahead = sum(len(item.data) for item in pending if isinstance(item.data, bytes))
+        ahead = sum({id(item.data): len(item.data) for item in pending if isinstance(item.data, bytes)}.values())
         return ahead < _AHEAD_BYTES and len(pending) < _AHEAD_ITEMS
 
     def _submit(self, child: ChildProcess, item: _Pending) -> None:
+        """Send ``item``; bytes that the child has from the item before, as of a recording cut in pieces, stay there."""
         if not isinstance(item.data, MemberError):
             item.limit_s = self.settings.decode_timeout_s
-            child.send(wire.ITEM, {"name": item.name, "clip": item.clip}, item.data)
+            again = item.data is self._sent
+            self._sent = item.data
+            meta = {"name": item.name, "clip": item.clip, "again": again}
+            child.send(wire.ITEM, meta, b"" if again else item.data)
 
     def _running(self, pending: Iterable[_Pending]) -> ChildProcess:
         """The child; a new one, the first or after a crash, is given all that is pending."""
         if self._child is None:
-            self._child = ChildProcess(self._child_settings)
+            self._child, self._sent = ChildProcess(self._child_settings), None
             for item in pending:
                 self._submit(self._child, item)
         return self._child

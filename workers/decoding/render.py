@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -14,7 +15,8 @@ import soxr
 from schemas.errors import MemberError
 from schemas.reasons import Reason
 from workers.decoding.explain import explain, is_headerless
-from workers.decoding.ffmpeg import open_ffmpeg
+from workers.decoding.ffmpeg import Reading
+from workers.decoding.joined import is_mp3_and_more, starts_of
 from workers.decoding.sndfile import open_sndfile
 from workers.decoding.source import Clip, Source, Unreadable
 
@@ -74,19 +76,72 @@ class Events:
     reset: Callable[[], None]
 
 
-def render(name: str, file: BinaryIO, size: int, clip: Clip | None, wanted: Wanted, events: Events) -> dict[str, Any]:
-    """Decode ``size`` bytes of ``file`` with libsndfile, or with FFmpeg where that fails or finds nothing.
+class Held:
+    """A member's ``size`` bytes in ``file``, and FFmpeg's reading of them for as long as pieces follow one another.
+
+    FFmpeg gets to a piece by decoding all before it (what it gives after a seek is another thing in many formats):
+    piece by piece from the start, that would be the square of a recording's length.
+    """
+
+    def __init__(self, file: BinaryIO, size: int) -> None:
+        self.file, self.size = file, size
+        _fill_au(file, size)
+        self._reading: Reading | None = None
+
+    @cached_property
+    def starts(self) -> list[int]:
+        """Where its recordings start that FFmpeg has to be given one by one."""
+        return starts_of(self.file, self.size)
+
+    @cached_property
+    def is_joined(self) -> bool:
+        """Whether it is more than one recording, of which libsndfile would give the first alone."""
+        return len(self.starts) > 1 or is_mp3_and_more(self.file, self.size)
+
+    @contextmanager
+    def open_ffmpeg(self, clip: Clip | None) -> Iterator[Source]:
+        """Raises as :class:`workers.decoding.ffmpeg.Reading` does."""
+        if self._reading is None or not self._reading.reaches(clip):
+            self.close()
+            self._reading = Reading(self.file, self.size, self.starts)
+        try:
+            yield self._reading.source(clip)
+        except MemberError:  # about this piece, not the recording
+            raise
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """End FFmpeg's reading, before other bytes come."""
+        if self._reading is not None:
+            self._reading.close()
+            self._reading = None
+
+
+def _fill_au(file: BinaryIO, size: int) -> None:
+    """Mark an AU header that says 0 bytes of data as one that does not know them: its writer never came back to it."""
+    file.seek(0)
+    head = file.read(12)
+    if head[:4] == b".snd" and head[8:] == bytes(4) and int.from_bytes(head[4:8], "big") < size:
+        file.seek(8)
+        file.write(b"\xff" * 4)
+
+
+def render(name: str, held: Held, clip: Clip | None, wanted: Wanted, events: Events) -> dict[str, Any]:
+    """Decode what is ``held`` with libsndfile, or with FFmpeg where that fails or finds nothing, or only a part.
 
     Samples go to ``events`` as float32 of shape (n,) or (n, channels). Returns the recording's fields: format,
     sample_rate, channels, duration_s. Raises MemberError.
     """
+    file, size = held.file, held.size
     if not size:
         raise MemberError(Reason.EMPTY_FILE, "zero bytes")
     openers: list[tuple[str, Callable[[], AbstractContextManager[Source]]]] = [
         ("libsndfile", lambda: open_sndfile(file.fileno(), size, clip))
     ]
     if not is_headerless(name):  # FFmpeg would guess a codec for any bytes
-        openers.append(("FFmpeg", lambda: open_ffmpeg(file, size, clip)))
+        openers.insert(0 if held.is_joined else 1, ("FFmpeg", lambda: held.open_ffmpeg(clip)))
     messages: dict[str, str] = {}
     empty: dict[str, Any] | None = None
     silent: MemberError | None = None

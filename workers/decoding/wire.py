@@ -13,7 +13,7 @@ from typing import Any, BinaryIO
 _PREFIX = struct.Struct("<cIQ")
 
 # parent to child
-ITEM = b"I"  # JSON: name, clip; body: the member's bytes
+ITEM = b"I"  # JSON: name, clip, and whether the bytes are those of the item before; body: else the member's bytes
 # child to parent
 READY = b"R"  # JSON: memory limit in force
 DURATION = b"T"  # JSON: seconds the header promises, so that a long recording gets its time

@@ -21,11 +21,16 @@ _MAGIC = (
     (b"\x1f\x8b", "gzip"), (b"BZh", "bzip2"), (b"\xfd7zXZ\x00", "xz"), (b"\x28\xb5\x2f\xfd", "zstd"),
     (b"PK\x03\x04", "zip"), (b"PK\x05\x06", "zip"), (b"7z\xbc\xaf\x27\x1c", "7z"), (b"Rar!", "rar"),
 )  # fmt: skip
+# zstd's skippable frames, with which pzstd begins (RFC 8878, 3.1.2): 0x184D2A50 to 0x184D2A5F, little-endian
+_SKIPPABLE = tuple(bytes([first]) + b"\x2a\x4d\x18" for first in range(0x50, 0x60))
+_ZSTD_WINDOW = 1 << 30  # bytes of memory that a zstd frame may ask for, as packed with --long=30
 _MANIFESTS = ("jsonl", "ndjson", "json", "manifest")
 
 
 def compression_of(head: bytes) -> str:
     """gzip, bzip2, xz, zstd, zip, 7z, rar, or "" for anything else."""
+    if head.startswith(_SKIPPABLE):
+        return "zstd"
     return next((name for magic, name in _MAGIC if head.startswith(magic)), "")
 
 
@@ -56,7 +61,8 @@ def decompressor(file: Any, compression: str) -> Decompressed:
         return Decompressed(lzma.LZMAFile(file))
     import zstandard
 
-    return Decompressed(zstandard.ZstdDecompressor().stream_reader(file, read_across_frames=True))
+    zstd = zstandard.ZstdDecompressor(max_window_size=_ZSTD_WINDOW)
+    return Decompressed(zstd.stream_reader(file, read_across_frames=True))
 
 
 def layout_of(name: str, file: Any, *, has_size: bool = True) -> Layout:

@@ -59,7 +59,8 @@ def _entry(record: Record, uri: str, ordinal: int) -> Entry:
         estimated_s=estimate_s(name, record.size),
     )
     mode = record.attributes >> 16 if record.system == 3 else 0  # Unix permissions, where Unix made the archive
-    if stat.S_IFMT(mode) not in (0, stat.S_IFREG):
+    is_piped = stat.S_ISFIFO(mode) and record.size > 0  # what came through a pipe when the archive was made
+    if stat.S_IFMT(mode) not in (0, stat.S_IFREG) and not is_piped:
         what = "a symbolic link" if stat.S_ISLNK(mode) else "a device or pipe"
         return Entry(member).refuse(Reason.NOT_A_FILE, f"{what}, not a file; pack the file it stands for")
     if record.flags & _ENCRYPTED:

@@ -93,7 +93,8 @@ def _large(values: list[int], field: bytes) -> list[int] | None:
 def _name(raw: bytes, is_utf8: bool, fields: dict[int, bytes]) -> str:
     r"""The name as its author meant it: UTF-8 where it is flagged, in the extra field, or valid UTF-8 unflagged.
 
-    Else it is in the code page of DOS; flagged as UTF-8 which it is not, in Windows'.
+    Else it is in the code page of DOS; flagged as UTF-8 which it is not, in Windows'. Some of Windows' packers write
+    backslashes between folders.
     """
     other = fields.get(_UNICODE_PATH, b"")
     if not is_utf8 and len(other) > 5 and struct.unpack_from("<L", other, 1)[0] == zlib.crc32(raw):
@@ -103,4 +104,5 @@ def _name(raw: bytes, is_utf8: bool, fields: dict[int, bytes]) -> str:
             name = raw.decode()
         except UnicodeDecodeError:
             name = decode_text(raw) if is_utf8 else raw.decode("cp437")
-    return name.partition("\0")[0]
+    name = name.partition("\0")[0]
+    return name if "/" in name else name.replace("\\", "/")
