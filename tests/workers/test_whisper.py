@@ -303,6 +303,29 @@ def test_only_failing_items_are_decoded_again(
     assert sorted(one.temperature for one in got)[-2:] == [0.0, 0.4]  # type: ignore[union-attr]
 
 
+def test_failures_of_several_batches_are_decoded_again_together(
+    engine: WhisperTranscriber, clips: list[np.ndarray], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[tuple[float, int]] = []
+    decode = engine._decode_once
+
+    def spy(features: torch.Tensor, temperature: float, *rest: Any) -> Any:
+        seen.append((temperature, len(features)))
+        results = [
+            replace(one, avg_logprob=-0.5, compression_ratio=1.0) for one in decode(features, temperature, *rest)
+        ]
+        return [replace(results[0], compression_ratio=2.5), *results[1:]]
+
+    monkeypatch.setattr(engine, "_decode_once", spy)
+    monkeypatch.setattr(engine, "capacity", loop.Capacity(60.0, max_waste=0.0))
+    monkeypatch.setattr(loop, "TEMPERATURES", (0.0, 0.2))
+    short = [clip[:24_000] for clip in [*clips, *clips]]
+    got = engine.transcribe(short, ["en"] * len(short))
+    together = [(0.0, 2)] * loop._TOGETHER + [(0.2, 2)] * (loop._TOGETHER // 2)  # one of every batch
+    assert seen == [*together, (0.0, 2), (0.0, 2), (0.2, 2)]
+    assert [one.temperature for one in got] == [0.2, 0.0] * 6  # type: ignore[union-attr]
+
+
 def test_the_published_guards() -> None:
     def result(logprob: float, ratio: float = 1.0, silence: float = 0.0) -> Any:
         return whisper.DecodingResult(None, "en", avg_logprob=logprob, compression_ratio=ratio, no_speech_prob=silence)
