@@ -155,6 +155,18 @@ def test_what_tells_a_language_is_computed_once(
     assert (len(asked), len(windows)) == (passes, encoded)
 
 
+@pytest.mark.usefixtures("greedy")
+@pytest.mark.parametrize("window", ["full", "fitted"])
+def test_a_language_is_detected_as_it_is_for_a_transcript(
+    checkpoint: Path, clips: list[np.ndarray], window: Any
+) -> None:
+    engine = WhisperTranscriber(resolve(f"whisper:{checkpoint}"), "cpu", AsrSettings(whisper_window=window))
+    asked = [*clips[:2], np.concatenate(clips * 3)[: 16_000 * 31], np.full(9, np.nan, np.float32)]
+    heard = engine.transcribe(asked, [None] * len(asked))
+    assert engine.detect(asked) == [getattr(one, "language", None) for one in heard]
+    assert engine.detect(asked)[-1] is None
+
+
 @pytest.mark.parametrize("beam_size", [1, 2])
 def test_beams_of_many_windows_are_those_of_each(engine: WhisperTranscriber, beam_size: int) -> None:
     options = DecodingOptions(beam_size=beam_size, fp16=False, language="en")

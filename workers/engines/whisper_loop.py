@@ -117,7 +117,6 @@ class WhisperLoop(ABC):
     """
 
     sample_rate = SAMPLE_RATE
-    detects_language = True
 
     def __init__(
         self, spec: str, settings: AsrSettings, device: torch.device, n_mels: int, num_languages: int, windows: int
@@ -181,16 +180,24 @@ class WhisperLoop(ABC):
             Recording(clip, "en" if not self.multilingual else language_code(language, self.languages))
             for clip, language in zip(clips, languages, strict=True)
         ]
-        for item in items:
-            if not np.isfinite(item.clip).all():
-                item.failure = Failure(Reason.NON_FINITE, "the samples are not all finite numbers")
         with torch.inference_mode():
-            self._spectrograms([item for item in items if item.active])
+            self._spectrograms(items)
             apart = [item for item in items if item.active and item.language is None and not self._hears_once(item)]
             self._detect(apart)
             while active := [item for item in items if item.active]:
                 self._round(sorted(active, key=lambda item: -item.window))
         return [self._answer(item) for item in items]
+
+    def detect(self, clips: Sequence[np.ndarray]) -> list[str | None]:
+        """The language of each of 16 kHz ``clips``, as :meth:`transcribe` detects it."""
+        if not self.multilingual:
+            return ["en"] * len(clips)
+        items = [Recording(clip, None) for clip in clips]
+        with torch.inference_mode():
+            self._spectrograms(items)
+            self._detect([item for item in items if item.active and not self._hears_once(item)])
+            self._pass([item for item in items if item.active and item.language is None], self._listen)
+        return [item.language if item.failure is None else None for item in items]
 
     def _each(self, items: list[Recording], capacity: Capacity, lengths: list[float], process: Any) -> list[Any]:
         """``process`` batches of ``items``; those that failed are marked. Answers in order, None for failures."""
@@ -206,6 +213,10 @@ class WhisperLoop(ABC):
 
     def _spectrograms(self, items: list[Recording]) -> None:
         """``whisper.audio.log_mel_spectrogram`` of a padded batch; frames beyond a clip's own are left out."""
+        for item in items:
+            if not np.isfinite(item.clip).all():
+                item.failure = Failure(Reason.NON_FINITE, "the samples are not all finite numbers")
+        items = [item for item in items if item.active]
 
         def process(batch: list[Recording]) -> list[tuple[torch.Tensor, float]]:
             longest = max(len(item.clip) for item in batch)
@@ -297,22 +308,28 @@ class WhisperLoop(ABC):
             item.encoded = None
         return [found[id(item)] for item in items]
 
-    def _pass(self, items: list[Recording], process: Any) -> list[DecodingResult | None]:
+    def _pass(self, items: list[Recording], process: Any) -> list[Any]:
+        """As :meth:`_each`, over the items' current windows."""
         lengths = [self._width(item.window) / FRAMES_PER_S for item in items]
         return self._each(items, self.capacity, lengths, process)
 
-    def _first(self, items: list[Recording]) -> list[DecodingResult | Failure]:
-        """Decode one window of each at temperature 0; what must be decoded again stays ``encoded``."""
+    def _listen(self, items: list[Recording]) -> Any:
+        """Encode one window of each, which tells the language of those that have none."""
         width = self._width(items[0].window)  # one for all: batches hold windows of one length
         features = self._encode([self._window(item, item.seek, item.window, width) for item in items])
         self._hear(items, features, [i for i, item in enumerate(items) if item.language is None])
+        return features
+
+    def _first(self, items: list[Recording]) -> list[DecodingResult | Failure]:
+        """Decode one window of each at temperature 0; what must be decoded again stays ``encoded``."""
+        features = self._listen(items)
         decoded = self._decode_once(features, 0.0, [item.language or "en" for item in items], [])
         for item, result in zip(items, decoded, strict=True):
             if item.detected is None and item.seek == 0 and result.language_probs:
                 (item.detected,) = result.language_probs.items()
         unheard = [i for i, item in enumerate(items) if item.seek == 0 and item.detected is None]
         self._hear(items, features, unheard if self.multilingual else [])
-        self.padding.add([item.window / FRAMES_PER_S for item in items], width / FRAMES_PER_S)
+        self.padding.add([item.window / FRAMES_PER_S for item in items], self._width(items[0].window) / FRAMES_PER_S)
         for i, result in enumerate(decoded):
             if needs_fallback(result):
                 items[i].encoded = features[[i]]  # a copy: a view would keep the whole batch
