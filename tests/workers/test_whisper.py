@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from random_whisper import interpret_alignment, random_whisper
 from speech_clips import clips_of
-from whisper.decoding import ApplyTimestampRules, DecodingOptions, DecodingTask
+from whisper.decoding import ApplyTimestampRules, DecodingOptions, DecodingTask, SuppressTokens
 from whisper.model import Whisper
 from whisper.tokenizer import LANGUAGES
 
@@ -29,7 +29,7 @@ from workers.engines.checkpoints import check_available, checkpoint_digest, reso
 from workers.engines.published import listed
 from workers.engines.registry import load_transcriber
 from workers.engines.whisper import WhisperTranscriber
-from workers.engines.whisper_decoding import TimestampRules, decode_batch
+from workers.engines.whisper_decoding import Suppressed, TimestampRules, decode_batch
 from workers.engines.whisper_languages import language_code
 
 
@@ -473,6 +473,16 @@ def test_timestamp_rules_mask_what_the_library_masks(engine: WhisperTranscriber,
     rules.apply(expected, tokens)
     TimestampRules(rules).apply(got, tokens)
     assert torch.equal(expected, got)
+
+
+def test_suppressed_tokens_are_the_library_s(engine: WhisperTranscriber) -> None:
+    task = DecodingTask(engine.model, DecodingOptions(language="en", fp16=False))
+    (rule,) = (rule for rule in task.logit_filters if isinstance(rule, SuppressTokens))
+    expected, got = torch.zeros(3, engine.model.dims.n_vocab), torch.zeros(3, engine.model.dims.n_vocab)
+    rule.apply(expected, torch.zeros(3, 4))
+    Suppressed(rule, engine.model.device).apply(got, torch.zeros(3, 4))
+    assert torch.equal(expected, got)
+    assert got.isinf().any()
 
 
 def test_names_paths_and_digests(checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
