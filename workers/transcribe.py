@@ -2,27 +2,20 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import soxr
 
 from schemas.config import Recipe
 from schemas.records import Member
-from workers.engines.base import Failure, LanguageDetector, Padding, Transcriber, Transcription
-from workers.segment import speech_share
+from workers.engines.base import Failure, LanguageDetector, Padding, Transcriber
+from workers.silence import SilenceGuard
 from workers.work import Regeneration, Utterance, Work
 
 STAGE = "transcribe"
-
-# Mean log-probability, that of 90%, below which a text needs speech to stand on; and the length from which every text
-# does. The bundled Whisper is 98% sure of a digit in a dog's bark of 5 s. In shorter clips the detector may overhear a
-# lone word: were all looked at, two of FSDD's 250 test clips would lose theirs.
-UNSURE_LOGPROB = math.log(0.9)
-PLAIN_S = 2.0
 
 
 @dataclass(frozen=True)
@@ -55,7 +48,7 @@ class Transcribe:
     """
 
     def __init__(self, engine: Transcriber, recipe: Recipe) -> None:
-        self.engine, self.recipe = engine, recipe
+        self.engine, self.recipe, self.guard = engine, recipe, SilenceGuard(recipe)
         self.spec = engine.spec
 
     def __call__(self, work: Work) -> Work:
@@ -71,23 +64,9 @@ class Transcribe:
             if isinstance(answer, Failure):
                 refused[job.key] = answer
             else:
-                job.utterance.transcriptions[self.spec, job.input] = self._guarded(job.utterance, answer)
+                job.utterance.transcriptions[self.spec, job.input] = self.guard.check(job.utterance, answer)
         self._refuse(work, [(job, refused[job.key]) for job in jobs if job.key in refused])
         return hear_regenerations(work, self.engine)
-
-    def _guarded(self, utterance: Utterance, answer: Transcription) -> Transcription:
-        """``answer``, without its words where the raw audio holds no speech to have them from.
-
-        Utterances that voice activity detection has cut hold some; short ones are only looked at in case of doubt.
-        """
-        rate, logprob = self.recipe.audio.sample_rate, answer.avg_logprob
-        if not (self.recipe.asr.silence_guard and answer.text) or logprob is None:
-            return answer
-        if logprob >= UNSURE_LOGPROB and len(utterance.raw) < PLAIN_S * rate:
-            return answer
-        if "speech_ratio" not in utterance.levels:
-            utterance.levels["speech_ratio"] = speech_share(utterance.raw, rate)
-        return answer if utterance.levels["speech_ratio"] else replace(answer, text="", words=())
 
     def _jobs(self, utterance: Utterance) -> Iterable[_Job]:
         yield _Job(utterance, "raw", utterance.raw)

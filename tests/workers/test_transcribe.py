@@ -17,6 +17,7 @@ from schemas.config import Recipe
 from schemas.reasons import Reason
 from schemas.records import Archive, Layout, Member, Shard
 from workers.engines.base import Failure, Synthesis, Transcription
+from workers.silence import SilenceGuard
 from workers.transcribe import Transcribe, resample
 from workers.work import Recording, Regeneration, Utterance, Work
 
@@ -179,6 +180,21 @@ def test_words_need_speech(logprob: float | None, seconds: int, guard: bool, cut
     Transcribe(Inventive(), recipe(silence_guard=guard))(work)
     assert utterance.transcriptions[FIRST, "raw"].text == text
     assert utterance.levels.get("speech_ratio") == (0.5 if cut else None if text else 0.0)
+
+
+@pytest.mark.parametrize(("seconds", "guard", "share"), [(2, True, 0.0), (1, True, None), (2, False, None)])
+def test_longer_clips_are_listened_to_before_an_engine_is(
+    monkeypatch: pytest.MonkeyPatch, seconds: int, guard: bool, share: float | None
+) -> None:
+    work = work_of({named("rain.wav"): [(seconds * 16_000, 0.0, 0.0), (seconds * 16_000, 0.0, 0.0)]})
+    cut, utterance = work.utterances
+    cut.levels["speech_ratio"] = 0.5
+    chosen = recipe(silence_guard=guard)
+    assert SilenceGuard(chosen).measure(work) is work
+    assert (cut.levels["speech_ratio"], utterance.levels.get("speech_ratio")) == (0.5, share)
+    if share is not None:  # and not once more
+        monkeypatch.setattr("workers.silence.speech_share", None)
+        assert not SilenceGuard(chosen).check(utterance, Transcription("one", avg_logprob=-0.9)).text
 
 
 def test_unsure_words_of_a_real_sentence_stay(shared_data: Path) -> None:
