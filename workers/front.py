@@ -1,4 +1,5 @@
-"""The CPU stages as Ray Data tasks: read, decode, denoise and extract features at one end, write at the other."""
+"""The CPU stages as Ray Data tasks: read, decode, listen for speech, denoise and extract features at one end, write at
+the other."""
 
 from __future__ import annotations
 
@@ -21,12 +22,13 @@ if TYPE_CHECKING:
     from workers.denoise import Denoise
     from workers.features import Features
     from workers.pipeline import Job
+    from workers.silence import SilenceGuard
 
 Payload = tuple[Member, bytes | MemberError]
 
 
 def front(block: pa.Table, job: Job, published: Any, done: Any) -> Iterator[pa.Table]:
-    """Read, decode, denoise and extract features: a planned shard in, its :class:`Work` out.
+    """Read, decode, listen for speech, denoise and extract features: a planned shard in, its :class:`Work` out.
 
     A one-way stream gives one block per shard as it is read, then a last one that names them all. ``published`` and
     ``done`` are object references, fetched only for streams.
@@ -89,18 +91,20 @@ def _stream(shard: Shard, job: Job, published: Published, done: frozenset[str]) 
 
 def _process(shard: Shard, job: Job, read: Callable[[], Iterable[Payload]]) -> Work:
     """Every front stage over one shard. A worker process keeps its stages: the decoder's child starts once."""
-    decode, denoise, features = _stages(job.recipe.model_dump_json())
+    decode, guard, denoise, features = _stages(job.recipe.model_dump_json())
     work = Work(shard=shard, sample_rate=job.recipe.audio.sample_rate)
     work = timed("decode", work, lambda work: decode.process(work, read()))
+    work = timed("silence", work, guard.measure)
     work = timed("denoise", work, denoise)
     return timed("features", work, features)
 
 
 @cache
-def _stages(recipe: str) -> tuple[Decode, Denoise, Features]:
+def _stages(recipe: str) -> tuple[Decode, SilenceGuard, Denoise, Features]:
     from workers.decode import Decode
     from workers.denoise import Denoise
     from workers.features import Features
+    from workers.silence import SilenceGuard
 
     parsed = Recipe.model_validate_json(recipe)
-    return Decode(parsed), Denoise(parsed), Features(parsed)
+    return Decode(parsed), SilenceGuard(parsed), Denoise(parsed), Features(parsed)

@@ -2,27 +2,20 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterable
+from dataclasses import dataclass
 
 import numpy as np
 import soxr
 
 from schemas.config import Recipe
 from schemas.records import Member
-from workers.engines.base import Failure, Padding, Transcriber, Transcription
-from workers.segment import speech_share
+from workers.engines.base import Failure, LanguageDetector, Padding, Transcriber
+from workers.silence import SilenceGuard
 from workers.work import Regeneration, Utterance, Work
 
 STAGE = "transcribe"
-
-# Mean log-probability, that of 90%, below which a text needs speech to stand on; and the length from which every text
-# does. The bundled Whisper is 98% sure of a digit in a dog's bark of 5 s. In shorter clips the detector may overhear a
-# lone word: were all looked at, two of FSDD's 250 test clips would lose theirs.
-UNSURE_LOGPROB = math.log(0.9)
-PLAIN_S = 2.0
 
 
 @dataclass(frozen=True)
@@ -55,7 +48,7 @@ class Transcribe:
     """
 
     def __init__(self, engine: Transcriber, recipe: Recipe) -> None:
-        self.engine, self.recipe = engine, recipe
+        self.engine, self.recipe, self.guard = engine, recipe, SilenceGuard(recipe)
         self.spec = engine.spec
 
     def __call__(self, work: Work) -> Work:
@@ -65,29 +58,15 @@ class Transcribe:
         self.engine.padding = work.padding[self.spec] = Padding()
         jobs = [job for utterance in work.utterances for job in self._jobs(utterance)]
         refused: dict[tuple[int, str], Failure] = {}
-        for batch, languages in self._passes(jobs):
-            clips = [resample(job.clip, work.sample_rate, self.engine.sample_rate) for job in batch]
-            for job, answer in zip(batch, self.engine.transcribe(clips, languages), strict=True):
-                if isinstance(answer, Failure):
-                    refused[job.key] = answer
-                else:
-                    job.utterance.transcriptions[self.spec, job.input] = self._guarded(job.utterance, answer)
+        clips = [resample(job.clip, work.sample_rate, self.engine.sample_rate) for job in jobs]
+        answers = self.engine.transcribe(clips, self._languages(jobs, clips)) if jobs else []
+        for job, answer in zip(jobs, answers, strict=True):
+            if isinstance(answer, Failure):
+                refused[job.key] = answer
+            else:
+                job.utterance.transcriptions[self.spec, job.input] = self.guard.check(job.utterance, answer)
         self._refuse(work, [(job, refused[job.key]) for job in jobs if job.key in refused])
         return hear_regenerations(work, self.engine)
-
-    def _guarded(self, utterance: Utterance, answer: Transcription) -> Transcription:
-        """``answer``, without its words where the raw audio holds no speech to have them from.
-
-        Utterances that voice activity detection has cut hold some; short ones are only looked at in case of doubt.
-        """
-        rate, logprob = self.recipe.audio.sample_rate, answer.avg_logprob
-        if not (self.recipe.asr.silence_guard and answer.text) or logprob is None:
-            return answer
-        if logprob >= UNSURE_LOGPROB and len(utterance.raw) < PLAIN_S * rate:
-            return answer
-        if "speech_ratio" not in utterance.levels:
-            utterance.levels["speech_ratio"] = speech_share(utterance.raw, rate)
-        return answer if utterance.levels["speech_ratio"] else replace(answer, text="", words=())
 
     def _jobs(self, utterance: Utterance) -> Iterable[_Job]:
         yield _Job(utterance, "raw", utterance.raw)
@@ -101,29 +80,26 @@ class Transcribe:
     def _language(self, utterance: Utterance) -> str | None:
         return utterance.member.language or self.recipe.asr.language
 
-    def _passes(self, jobs: list[_Job]) -> Iterator[tuple[list[_Job], list[str | None]]]:
-        """Clips to hear together, with their languages.
+    def _languages(self, jobs: list[_Job], clips: list[np.ndarray]) -> list[str | None]:
+        """What each of ``jobs`` is heard in; None for what the engine is to find out from the clip itself.
 
-        A recording has one language. Where an engine detects it, the longest utterance of the recording is heard first
-        and tells the language of all the others, of their denoised audio too.
+        A recording has one language. Where an engine detects it, the longest utterance tells the language of all the
+        others, and of the denoised audio too.
         """
-        probes: dict[Member, _Job] = {}
-        if getattr(self.engine, "detects_language", False):
-            for job in jobs:
-                if job.input == "raw" and self._language(job.utterance) is None:
-                    best = probes.setdefault(job.utterance.member, job)
-                    if len(job.clip) > len(best.clip):
-                        probes[job.utterance.member] = job
-        waiting = [job for job in jobs if probes.get(job.utterance.member, job) is not job]
-        first = [job for job in jobs if probes.get(job.utterance.member, job) is job]
-        if first:
-            yield first, [self._language(job.utterance) for job in first]
-        if waiting:  # the first pass has been heard by now
-            yield waiting, [self._told(probes[job.utterance.member].utterance) for job in waiting]
-
-    def _told(self, utterance: Utterance) -> str | None:
-        heard = utterance.transcriptions.get((self.spec, "raw"))
-        return heard.language if heard else None
+        given = [self._language(job.utterance) for job in jobs]
+        if not isinstance(self.engine, LanguageDetector):
+            return given
+        clips_of = Counter(job.utterance.member for job in jobs)
+        longest: dict[Member, int] = {}
+        for index, job in enumerate(jobs):
+            member = job.utterance.member
+            if given[index] is None and job.input == "raw" and clips_of[member] > 1:
+                best = longest.setdefault(member, index)
+                if len(job.clip) > len(jobs[best].clip):
+                    longest[member] = index
+        detected = self.engine.detect([clips[index] for index in longest.values()]) if longest else []
+        told = dict(zip(longest, detected, strict=True))
+        return [language or told.get(job.utterance.member) for job, language in zip(jobs, given, strict=True)]
 
     def _refuse(self, work: Work, refused: list[tuple[_Job, Failure]]) -> None:
         """Note what the engine refused, drop utterances left without their chosen transcript, and emptied members."""

@@ -17,6 +17,7 @@ from schemas.config import Recipe
 from schemas.reasons import Reason
 from schemas.records import Archive, Layout, Member, Shard
 from workers.engines.base import Failure, Synthesis, Transcription
+from workers.silence import SilenceGuard
 from workers.transcribe import Transcribe, resample
 from workers.work import Recording, Regeneration, Utterance, Work
 
@@ -25,12 +26,11 @@ FIRST, SECOND = "whisper:first.pt", "conformer:second.nemo"
 
 @dataclass
 class Listener:
-    """An engine that writes each clip's length and level, detects one language per clip, and refuses level 0.5."""
+    """An engine that writes each clip's length and level, and refuses level 0.5."""
 
     spec: str = FIRST
     digest: str = "blake3:00"
     sample_rate: int = 16_000
-    detects_language: bool = True
     heard: list[tuple[int, str | None]] = field(default_factory=list)
 
     def transcribe(self, clips: Sequence[np.ndarray], languages: Sequence[str | None]) -> list[Transcription | Failure]:
@@ -41,6 +41,14 @@ class Listener:
             else Transcription(f"{len(clip)} {clip.max():.2f}", language or f"l{len(clip)}")
             for clip, language in zip(clips, languages, strict=True)
         ]
+
+
+class Detector(Listener):
+    """One that detects one language per clip."""
+
+    def detect(self, clips: Sequence[np.ndarray]) -> list[str | None]:
+        self.heard += [(len(clip), "?") for clip in clips]
+        return [None if clip.max() == 0.5 else f"l{len(clip)}" for clip in clips]
 
 
 def recipe(*transcribers: str, **asr: str | bool) -> Recipe:
@@ -79,7 +87,7 @@ def test_members_are_published_or_rejected_once(
     work = work_of({named(f"{index}.wav", text): pieces for index, (pieces, text) in enumerate(layout)})
     before = list(work.utterances)
     spec = FIRST if is_first else SECOND
-    work = Transcribe(Listener(spec), recipe())(work)
+    work = Transcribe(Detector(spec), recipe())(work)
     left = {utterance.member for utterance in work.utterances}
     whole = [reject.member for reject in work.rejects if reject.utterance_id is None]
     for member in work.shard.members:
@@ -106,11 +114,12 @@ def test_members_are_published_or_rejected_once(
 def test_a_recording_has_one_language_told_by_its_longest_utterance() -> None:
     given_, cut, single = named("given.wav", language="fr"), named("cut.wav", text="x"), named("single.wav")
     work = work_of({given_: [(100, 0.1, 0.1)], cut: [(300, 0.1, 0.1), (900, 0.1, 0.1)], single: [(50, 0.1, 0.1)]})
-    engine = Listener()
+    engine = Detector()
     work = Transcribe(engine, recipe())(work)
     languages = [utterance.transcriptions[FIRST, "raw"].language for utterance in work.utterances]
     assert languages == ["fr", "l900", "l900", "l50"]
-    assert engine.heard == [(100, "fr"), (900, None), (50, None), (300, "l900"), (300, "l900"), (900, "l900")]
+    heard = [(100, "fr"), (300, "l900"), (300, "l900"), (900, "l900"), (900, "l900"), (50, None)]
+    assert engine.heard == [(900, "?"), *heard]  # detected once, then all at once
     assert [u.transcriptions[FIRST, "denoised"].language for u in work.utterances[1:3]] == ["l900", "l900"]
 
 
@@ -135,7 +144,7 @@ def test_the_round_trip_is_heard_and_a_refusal_keeps_the_utterance() -> None:
         )
     level_up = np.full(16_000, 0.5, np.float32)
     work.utterances[1].regenerations[0].synthesis = Synthesis(level_up, 16_000)
-    engine = Listener(SECOND, detects_language=False)
+    engine = Listener(SECOND)
     work = Transcribe(engine, recipe())(work)
     first, second = (utterance.regenerations[0] for utterance in work.utterances)
     assert first.round_trip is not None
@@ -171,6 +180,21 @@ def test_words_need_speech(logprob: float | None, seconds: int, guard: bool, cut
     Transcribe(Inventive(), recipe(silence_guard=guard))(work)
     assert utterance.transcriptions[FIRST, "raw"].text == text
     assert utterance.levels.get("speech_ratio") == (0.5 if cut else None if text else 0.0)
+
+
+@pytest.mark.parametrize(("seconds", "guard", "share"), [(2, True, 0.0), (1, True, None), (2, False, None)])
+def test_longer_clips_are_listened_to_before_an_engine_is(
+    monkeypatch: pytest.MonkeyPatch, seconds: int, guard: bool, share: float | None
+) -> None:
+    work = work_of({named("rain.wav"): [(seconds * 16_000, 0.0, 0.0), (seconds * 16_000, 0.0, 0.0)]})
+    cut, utterance = work.utterances
+    cut.levels["speech_ratio"] = 0.5
+    chosen = recipe(silence_guard=guard)
+    assert SilenceGuard(chosen).measure(work) is work
+    assert (cut.levels["speech_ratio"], utterance.levels.get("speech_ratio")) == (0.5, share)
+    if share is not None:  # and not once more
+        monkeypatch.setattr("workers.silence.speech_share", None)
+        assert not SilenceGuard(chosen).check(utterance, Transcription("one", avg_logprob=-0.9)).text
 
 
 def test_unsure_words_of_a_real_sentence_stay(shared_data: Path) -> None:

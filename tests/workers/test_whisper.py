@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from random_whisper import interpret_alignment, random_whisper
 from speech_clips import clips_of
-from whisper.decoding import ApplyTimestampRules, DecodingOptions, DecodingTask
+from whisper.decoding import ApplyTimestampRules, DecodingOptions, DecodingTask, SuppressTokens
 from whisper.model import Whisper
 from whisper.tokenizer import LANGUAGES
 
@@ -29,7 +29,7 @@ from workers.engines.checkpoints import check_available, checkpoint_digest, reso
 from workers.engines.published import listed
 from workers.engines.registry import load_transcriber
 from workers.engines.whisper import WhisperTranscriber
-from workers.engines.whisper_decoding import TimestampRules, decode_batch
+from workers.engines.whisper_decoding import Suppressed, TimestampRules, decode_batch
 from workers.engines.whisper_languages import language_code
 
 
@@ -153,6 +153,18 @@ def test_what_tells_a_language_is_computed_once(
     got = engine.transcribe([clips[0][:32_000], whole], languages)
     assert all(isinstance(one, Transcription) and one.detected_language for one in got)
     assert (len(asked), len(windows)) == (passes, encoded)
+
+
+@pytest.mark.usefixtures("greedy")
+@pytest.mark.parametrize("window", ["full", "fitted"])
+def test_a_language_is_detected_as_it_is_for_a_transcript(
+    checkpoint: Path, clips: list[np.ndarray], window: Any
+) -> None:
+    engine = WhisperTranscriber(resolve(f"whisper:{checkpoint}"), "cpu", AsrSettings(whisper_window=window))
+    asked = [*clips[:2], np.concatenate(clips * 3)[: 16_000 * 31], np.full(9, np.nan, np.float32)]
+    heard = engine.transcribe(asked, [None] * len(asked))
+    assert engine.detect(asked) == [getattr(one, "language", None) for one in heard]
+    assert engine.detect(asked)[-1] is None
 
 
 @pytest.mark.parametrize("beam_size", [1, 2])
@@ -301,6 +313,29 @@ def test_only_failing_items_are_decoded_again(
     assert sorted(one.temperature for one in got)[-2:] == [0.0, 0.4]  # type: ignore[union-attr]
 
 
+def test_failures_of_several_batches_are_decoded_again_together(
+    engine: WhisperTranscriber, clips: list[np.ndarray], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[tuple[float, int]] = []
+    decode = engine._decode_once
+
+    def spy(features: torch.Tensor, temperature: float, *rest: Any) -> Any:
+        seen.append((temperature, len(features)))
+        results = [
+            replace(one, avg_logprob=-0.5, compression_ratio=1.0) for one in decode(features, temperature, *rest)
+        ]
+        return [replace(results[0], compression_ratio=2.5), *results[1:]]
+
+    monkeypatch.setattr(engine, "_decode_once", spy)
+    monkeypatch.setattr(engine, "capacity", loop.Capacity(60.0, max_waste=0.0))
+    monkeypatch.setattr(loop, "TEMPERATURES", (0.0, 0.2))
+    short = [clip[:24_000] for clip in [*clips, *clips]]
+    got = engine.transcribe(short, ["en"] * len(short))
+    together = [(0.0, 2)] * loop._TOGETHER + [(0.2, 2)] * (loop._TOGETHER // 2)  # one of every batch
+    assert seen == [*together, (0.0, 2), (0.0, 2), (0.2, 2)]
+    assert [one.temperature for one in got] == [0.2, 0.0] * 6  # type: ignore[union-attr]
+
+
 def test_the_published_guards() -> None:
     def result(logprob: float, ratio: float = 1.0, silence: float = 0.0) -> Any:
         return whisper.DecodingResult(None, "en", avg_logprob=logprob, compression_ratio=ratio, no_speech_prob=silence)
@@ -436,6 +471,16 @@ def test_timestamp_rules_mask_what_the_library_masks(engine: WhisperTranscriber,
     rules.apply(expected, tokens)
     TimestampRules(rules).apply(got, tokens)
     assert torch.equal(expected, got)
+
+
+def test_suppressed_tokens_are_the_library_s(engine: WhisperTranscriber) -> None:
+    task = DecodingTask(engine.model, DecodingOptions(language="en", fp16=False))
+    (rule,) = (rule for rule in task.logit_filters if isinstance(rule, SuppressTokens))
+    expected, got = torch.zeros(3, engine.model.dims.n_vocab), torch.zeros(3, engine.model.dims.n_vocab)
+    rule.apply(expected, torch.zeros(3, 4))
+    Suppressed(rule, engine.model.device).apply(got, torch.zeros(3, 4))
+    assert torch.equal(expected, got)
+    assert got.isinf().any()
 
 
 def test_names_paths_and_digests(checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""The two protocols every model family implements, and the values they exchange.
+"""The protocols that model families implement, and the values they exchange.
 
 A family is one file in this package and one entry in :mod:`schemas.families`. Engines hold a loaded model and
 nothing else: no Ray, no file system, no state that outlives a call, so the same clips always give the same answers.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
@@ -89,6 +89,16 @@ class Transcriber(Protocol):
         Batching is the engine's own affair and depends on the clips' lengths alone. A clip that cannot be processed
         gives a :class:`Failure`; its neighbours are unharmed.
         """
+        ...
+
+
+@runtime_checkable
+class LanguageDetector(Protocol):
+    """A :class:`Transcriber` that finds out the language of a clip for which it is told none."""
+
+    def detect(self, clips: Sequence[np.ndarray]) -> list[str | None]:
+        """The language that :meth:`Transcriber.transcribe` would find out for each of the ``clips``, without
+        transcribing them; None where it cannot be told."""
         ...
 
 

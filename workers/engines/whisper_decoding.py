@@ -23,6 +23,7 @@ from whisper.decoding import (
     DecodingTask,
     GreedyDecoder,
     LogitFilter,
+    SuppressTokens,
 )
 from whisper.model import Whisper
 from whisper.tokenizer import Tokenizer
@@ -90,6 +91,16 @@ class TimestampRules(LogitFilter):
         logits[:, :begin].masked_fill_(stamped[:, None], -np.inf)
 
 
+class Suppressed(LogitFilter):
+    """``SuppressTokens`` whose tokens lie on the device: a list would be sent there, and waited for, at every step."""
+
+    def __init__(self, rule: SuppressTokens, device: torch.device) -> None:
+        self.tokens = torch.tensor(rule.suppress_tokens, dtype=torch.long, device=device)
+
+    def apply(self, logits: Tensor, tokens: Tensor) -> None:
+        logits.index_fill_(1, self.tokens, -np.inf)
+
+
 class SeededSampler(GreedyDecoder):
     """Sampling whose draws belong to the row: one stream of uniform numbers per row, inverted through its own CDF."""
 
@@ -131,9 +142,12 @@ class BatchDecodingTask(DecodingTask):
         self.languages, self.heard = list(languages), list[tuple[str, float]]()
         if uniforms is not None:
             self.decoder = SeededSampler(options.temperature, self.tokenizer.eot, uniforms)
-        self.logit_filters: list[LogitFilter] = [
-            TimestampRules(rule) if isinstance(rule, ApplyTimestampRules) else rule for rule in self.logit_filters
-        ]
+        self.logit_filters: list[LogitFilter] = [self._faster(rule) for rule in self.logit_filters]
+
+    def _faster(self, rule: LogitFilter) -> LogitFilter:
+        if isinstance(rule, SuppressTokens):
+            return Suppressed(rule, self.model.device)
+        return TimestampRules(rule) if isinstance(rule, ApplyTimestampRules) else rule
 
     def _get_audio_features(self, mel: Tensor) -> Tensor:
         """What is given is encoded, in a window of any length; the library wants a row for every beam."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -25,7 +26,7 @@ from schemas.config import AsrSettings
 from schemas.errors import VoxmillError
 from schemas.reasons import Reason
 from workers.engines.base import Failure, Padding, Transcription, Word
-from workers.engines.batching import Capacity, run_batches
+from workers.engines.batching import Capacity, plan_batches, run_batches
 from workers.engines.whisper_languages import language_code
 
 # the published guards: defaults of whisper.transcribe, from section 4.5 of arXiv:2212.04356
@@ -39,6 +40,7 @@ SECONDS_PER_TICK = FRAMES_PER_TICK * HOP_LENGTH / SAMPLE_RATE
 FRAMES_PER_S = SAMPLE_RATE // HOP_LENGTH
 _FITTED_STEP = FRAMES_PER_S  # fitted windows last whole seconds, so that clips of similar length share a batch
 FITTED_MARGIN = 100  # frames of silence that a fitted window keeps after its audio
+_TOGETHER = 4  # batches whose failures are decoded again together: what is kept of them until then is bounded
 _MEL_SAMPLES = 120 * SAMPLE_RATE  # audio whose spectrogram is computed at once: some 50 MB of intermediate values
 
 
@@ -56,6 +58,7 @@ class Recording:
     words: list[Word] = field(default_factory=list)
     last_speech: float = 0.0
     results: list[tuple[DecodingResult, bool]] = field(default_factory=list)  # with whether it was kept
+    encoded: Any = None  # the current window as a batch of one, while it waits to be decoded again
     failure: Failure | None = None
 
     @property
@@ -94,9 +97,15 @@ def needs_fallback(result: DecodingResult) -> bool:
     return improbable or result.compression_ratio > COMPRESSION_RATIO
 
 
-def is_finite(result: DecodingResult) -> bool:
-    """Whether the model computed numbers: one that is not passes every guard, for no comparison with it holds."""
-    return bool(np.isfinite(result.avg_logprob) and np.isfinite(result.no_speech_prob))
+def _checked(result: DecodingResult) -> DecodingResult | Failure:
+    """``result`` without its features, so that they are freed with the batch.
+
+    Where the model computed no finite numbers, a failure: the result would pass every guard, for no comparison with
+    its numbers holds.
+    """
+    if np.isfinite(result.avg_logprob) and np.isfinite(result.no_speech_prob):
+        return replace(result, audio_features=None, language_probs=None)
+    return Failure(Reason.ENGINE_FAILED, "what the model computes of it are no finite numbers")
 
 
 class WhisperLoop(ABC):
@@ -108,7 +117,6 @@ class WhisperLoop(ABC):
     """
 
     sample_rate = SAMPLE_RATE
-    detects_language = True
 
     def __init__(
         self, spec: str, settings: AsrSettings, device: torch.device, n_mels: int, num_languages: int, windows: int
@@ -172,16 +180,24 @@ class WhisperLoop(ABC):
             Recording(clip, "en" if not self.multilingual else language_code(language, self.languages))
             for clip, language in zip(clips, languages, strict=True)
         ]
-        for item in items:
-            if not np.isfinite(item.clip).all():
-                item.failure = Failure(Reason.NON_FINITE, "the samples are not all finite numbers")
         with torch.inference_mode():
-            self._spectrograms([item for item in items if item.active])
+            self._spectrograms(items)
             apart = [item for item in items if item.active and item.language is None and not self._hears_once(item)]
             self._detect(apart)
             while active := [item for item in items if item.active]:
                 self._round(sorted(active, key=lambda item: -item.window))
         return [self._answer(item) for item in items]
+
+    def detect(self, clips: Sequence[np.ndarray]) -> list[str | None]:
+        """The language of each of 16 kHz ``clips``, as :meth:`transcribe` detects it."""
+        if not self.multilingual:
+            return ["en"] * len(clips)
+        items = [Recording(clip, None) for clip in clips]
+        with torch.inference_mode():
+            self._spectrograms(items)
+            self._detect([item for item in items if item.active and not self._hears_once(item)])
+            self._pass([item for item in items if item.active and item.language is None], self._listen)
+        return [item.language if item.failure is None else None for item in items]
 
     def _each(self, items: list[Recording], capacity: Capacity, lengths: list[float], process: Any) -> list[Any]:
         """``process`` batches of ``items``; those that failed are marked. Answers in order, None for failures."""
@@ -197,6 +213,10 @@ class WhisperLoop(ABC):
 
     def _spectrograms(self, items: list[Recording]) -> None:
         """``whisper.audio.log_mel_spectrogram`` of a padded batch; frames beyond a clip's own are left out."""
+        for item in items:
+            if not np.isfinite(item.clip).all():
+                item.failure = Failure(Reason.NON_FINITE, "the samples are not all finite numbers")
+        items = [item for item in items if item.active]
 
         def process(batch: list[Recording]) -> list[tuple[torch.Tensor, float]]:
             longest = max(len(item.clip) for item in batch)
@@ -254,11 +274,14 @@ class WhisperLoop(ABC):
                 items[i].detected, items[i].language = detected, items[i].language or detected[0]
 
     def _round(self, items: list[Recording]) -> None:
-        """Decode the current window of every item and move each to its next."""
-        lengths = [self._width(item.window) / FRAMES_PER_S for item in items]
-        for item, result in zip(items, self._each(items, self.capacity, lengths, self._decode), strict=True):
-            if result is not None:  # word alignment is a call of the library per item, and may fail as decoding may
-                self._each([item], self.capacity, [0.0], lambda batch, result=result: [self._advance(batch[0], result)])
+        """Decode the current window of every item and move each to its next; some batches at a time."""
+        batches = plan_batches([self._width(item.window) / FRAMES_PER_S for item in items], self.capacity)
+        for start in range(0, len(batches), _TOGETHER):
+            some = [items[i] for batch in batches[start : start + _TOGETHER] for i in batch]  # planned as they were
+            for item, result in zip(some, self._decode(some), strict=True):
+                if result is not None:  # word alignment is a call of the library per item, and may fail as decoding may
+                    advance = partial(self._advance, item, result)
+                    self._each([item], self.capacity, [0.0], lambda _, advance=advance: [advance()])
 
     def _width(self, size: int) -> int:
         """Frames of the window that ``size`` frames of audio are encoded in."""
@@ -271,33 +294,57 @@ class WhisperLoop(ABC):
         cut = item.mel[:, seek : seek + size]
         return torch.nn.functional.pad(cut, (0, width - cut.shape[1]))
 
-    def _decode(self, items: list[Recording]) -> list[DecodingResult | Failure]:
-        """Decode one window of each; only those that fail the guards are decoded again, at rising temperatures."""
+    def _decode(self, items: list[Recording]) -> list[DecodingResult | None]:
+        """Decode one window of each, None for failures; those that fail the guards again at rising temperatures.
+
+        They go together, whichever batch they come from: a step of decoding takes as long for one as for many.
+        """
+        found = {id(item): result for item, result in zip(items, self._pass(items, self._first), strict=True)}
+        for temperature in TEMPERATURES[1:]:
+            todo = [item for item in items if item.active and item.encoded is not None]
+            results = self._pass(todo, partial(self._again, temperature))
+            found |= {id(item): result for item, result in zip(todo, results, strict=True)}
+        for item in items:
+            item.encoded = None
+        return [found[id(item)] for item in items]
+
+    def _pass(self, items: list[Recording], process: Any) -> list[Any]:
+        """As :meth:`_each`, over the items' current windows."""
+        lengths = [self._width(item.window) / FRAMES_PER_S for item in items]
+        return self._each(items, self.capacity, lengths, process)
+
+    def _listen(self, items: list[Recording]) -> Any:
+        """Encode one window of each, which tells the language of those that have none."""
         width = self._width(items[0].window)  # one for all: batches hold windows of one length
         features = self._encode([self._window(item, item.seek, item.window, width) for item in items])
         self._hear(items, features, [i for i, item in enumerate(items) if item.language is None])
-        results: list[DecodingResult | Failure | None] = [None] * len(items)
-        todo = list(range(len(items)))
-        for temperature in TEMPERATURES:
-            seeds = [items[i].seed() + round(10 * temperature) for i in todo] if temperature else []
-            rows = features if len(todo) == len(items) else features[todo]
-            decoded = self._decode_once(rows, temperature, [items[i].language or "en" for i in todo], seeds)
-            for i, result in zip(todo, decoded, strict=True):
-                if items[i].detected is None and items[i].seek == 0 and result.language_probs:
-                    (items[i].detected,) = result.language_probs.items()
-                # free the features with the batch
-                results[i] = (
-                    replace(result, audio_features=None, language_probs=None)
-                    if is_finite(result)
-                    else Failure(Reason.ENGINE_FAILED, "what the model computes of it are no finite numbers")
-                )
-            todo = [i for i, result in zip(todo, decoded, strict=True) if is_finite(result) and needs_fallback(result)]
-            if not todo:
-                break
+        return features
+
+    def _first(self, items: list[Recording]) -> list[DecodingResult | Failure]:
+        """Decode one window of each at temperature 0; what must be decoded again stays ``encoded``."""
+        features = self._listen(items)
+        decoded = self._decode_once(features, 0.0, [item.language or "en" for item in items], [])
+        for item, result in zip(items, decoded, strict=True):
+            if item.detected is None and item.seek == 0 and result.language_probs:
+                (item.detected,) = result.language_probs.items()
         unheard = [i for i, item in enumerate(items) if item.seek == 0 and item.detected is None]
         self._hear(items, features, unheard if self.multilingual else [])
-        self.padding.add([item.window / FRAMES_PER_S for item in items], width / FRAMES_PER_S)
-        return [result for result in results if result is not None]
+        self.padding.add([item.window / FRAMES_PER_S for item in items], self._width(items[0].window) / FRAMES_PER_S)
+        for i, result in enumerate(decoded):
+            if needs_fallback(result):
+                items[i].encoded = features[[i]]  # a copy: a view would keep the whole batch
+        return [_checked(result) for result in decoded]
+
+    def _again(self, temperature: float, items: list[Recording]) -> list[DecodingResult | Failure]:
+        """Decode windows that are ``encoded`` at a higher temperature; those that pass the guards now are no longer."""
+        rows = [item.encoded for item in items]
+        features = torch.cat(rows) if isinstance(rows[0], torch.Tensor) else np.concatenate(rows)
+        seeds = [item.seed() + round(10 * temperature) for item in items]
+        decoded = self._decode_once(features, temperature, [item.language or "en" for item in items], seeds)
+        for item, result in zip(items, decoded, strict=True):
+            if not needs_fallback(result):
+                item.encoded = None
+        return [_checked(result) for result in decoded]
 
     def _advance(self, item: Recording, result: DecodingResult) -> int:
         """Take over a decoded window's segments and move ``seek``, as the loop of ``whisper.transcribe`` does; to where
