@@ -12,7 +12,7 @@ import pytest
 
 from schemas.errors import VoxmillError
 from workers.engines import published
-from workers.engines.checkpoints import check_available, check_trusted
+from workers.engines.checkpoints import cache_folder, check_available, check_trusted, resolve
 
 MODELS = "/models/"
 
@@ -78,6 +78,7 @@ class Hub:
     def __init__(self, url: str) -> None:
         self.url = url
         self.answers: dict[str, tuple[int, dict[str, str]]] = {}
+        self.bodies: dict[str, bytes] = {}
         self.asked: list[tuple[str, str | None]] = []
 
 
@@ -88,9 +89,12 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
             hub.asked.append((self.path, self.headers["Authorization"]))
             status, headers = hub.answers.get(self.path, (404, {"X-Error-Code": "RepoNotFound"}))
             self.send_response(status)
-            for name, value in {**headers, "Content-Length": "0"}.items():
+            body = hub.bodies.get(self.path, b"")
+            for name, value in {**headers, "Content-Length": str(len(body))}.items():
                 self.send_header(name, value)
             self.end_headers()
+            if self.command == "GET":
+                self.wfile.write(body)
 
         do_HEAD = do_GET
 
@@ -111,6 +115,28 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
     server.shutdown()
     server.server_close()
     thread.join()
+
+
+def test_a_url_whose_content_changes_is_fetched_again(hub: Hub) -> None:
+    spec, hub.bodies["/x.pt"] = f"whisper:{hub.url}/x.pt", b"old"
+    asked = []
+    for headers in ({"ETag": '"1"'}, {"Last-Modified": "Wed, 25 Nov 2026 16:00:00 GMT"}, {}):
+        hub.asked.clear()
+        hub.answers["/x.pt"] = (200, headers)
+        first = resolve(spec).path
+        assert first is not None
+        assert (first.read_bytes(), resolve(spec).path) == (b"old", first)
+        asked.append(len([None for path, _ in hub.asked if path == "/x.pt"]))
+    assert asked[0] == asked[1] < asked[2]  # what has no version is read every time, and is the same file by its bytes
+
+    hub.bodies["/x.pt"] = b"new"  # of the same size
+    for headers in ({"ETag": '"2"'}, {"Last-Modified": "Wed, 25 Nov 2026 17:00:00 GMT"}, {}):
+        hub.answers["/x.pt"] = (200, headers)
+        second = resolve(spec).path
+        assert second is not None
+        assert second.read_bytes() == b"new"
+    assert first.read_bytes() == b"old"  # whoever reads it may go on
+    assert not list(cache_folder().glob("*.tmp"))
 
 
 @pytest.mark.parametrize(
