@@ -139,6 +139,25 @@ def test_a_url_whose_content_changes_is_fetched_again(hub: Hub) -> None:
     assert not list(cache_folder().glob("*.tmp"))
 
 
+def cache_of_the_hub(folder: Path, name: str, version: str, *files: str) -> Path:
+    """Files of one version of a name, the main one now, as the hub's library keeps them; returns their folder."""
+    home = folder / f"models--{name.replace('/', '--')}"
+    (home / "snapshots" / version).mkdir(parents=True, exist_ok=True)
+    (home / "refs").mkdir(exist_ok=True)
+    (home / "refs" / "main").write_text(version)
+    for file in files:
+        (home / "snapshots" / version / file).write_text(version)
+    return home / "snapshots" / version
+
+
+def test_of_several_cached_versions_the_main_one_is_taken(hub: Hub, tmp_path: Path) -> None:
+    cache_of_the_hub(tmp_path, "nvidia/x", "0123", "x.nemo")
+    now = cache_of_the_hub(tmp_path, "nvidia/x", "4567", "x.nemo")
+    assert resolve("conformer:nvidia/x").path == now / "x.nemo"
+    cache_of_the_hub(tmp_path, "nvidia/x", "89ab")  # looked at, and not downloaded
+    assert resolve("conformer:nvidia/x").path is None
+
+
 @pytest.mark.parametrize(
     ("spec", "file"),
     [

@@ -122,18 +122,23 @@ def _hub_cache(name: str) -> Path:
     return Path(hub) / f"models--{name.replace('/', '--')}"
 
 
+def _main_version(name: str) -> Path | None:
+    """The cached folder of a hub name's main version, which need not be whole; None where there is none."""
+    main = _hub_cache(name) / "refs" / "main"
+    return _hub_cache(name) / "snapshots" / main.read_text(encoding="utf-8").strip() if main.is_file() else None
+
+
 def _hub_folder(name: str) -> Path | None:
     """The cached folder of a hub name's main version; None where it is not there or holds no weights."""
-    main = _hub_cache(name) / "refs" / "main"
-    if not main.is_file():
-        return None
-    folder = _hub_cache(name) / "snapshots" / main.read_text(encoding="utf-8").strip()
-    return folder if any(path.suffix in _WEIGHTS and path.is_file() for path in folder.glob("*")) else None
+    folder = _main_version(name)
+    return folder if folder and any(path.suffix in _WEIGHTS and path.is_file() for path in folder.glob("*")) else None
 
 
 def _hub_file(name: str, file: str) -> Path | None:
-    found = _hub_cache(name).glob(f"snapshots/*/{file.format(name.rsplit('/', 1)[1])}")
-    return next(iter(sorted(found)), None)
+    """The cached ``file`` of a hub name's main version; None where it is not there."""
+    folder = _main_version(name)
+    path = folder / file.format(name.rsplit("/", 1)[1]) if folder else None
+    return path if path and path.is_file() else None
 
 
 def check_published(spec: str, family: str, name: str) -> None:
