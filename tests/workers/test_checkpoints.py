@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -156,6 +157,51 @@ def test_of_several_cached_versions_the_main_one_is_taken(hub: Hub, tmp_path: Pa
     assert resolve("conformer:nvidia/x").path == now / "x.nemo"
     cache_of_the_hub(tmp_path, "nvidia/x", "89ab")  # looked at, and not downloaded
     assert resolve("conformer:nvidia/x").path is None
+
+
+@pytest.mark.parametrize(
+    ("family", "files"),
+    [
+        ("wav2vec2", ["config.json", "preprocessor_config.json", "vocab.json", "model.safetensors"]),
+        ("hubert", ["config.json", "processor_config.json", "vocab.json", "pytorch_model.bin"]),
+        ("vits", ["config.json", "vocab.json", "model.safetensors"]),
+        ("faster-whisper", ["config.json", "vocabulary.txt", "model.bin"]),
+        ("conformer", ["name.nemo"]),
+    ],
+)
+def test_a_cached_folder_that_lacks_a_file_is_not_cached(
+    hub: Hub, tmp_path: Path, family: str, files: list[str]
+) -> None:
+    folder = cache_of_the_hub(tmp_path, "nvidia/name", "0123", *files, "README.md", "training_args.bin")
+    check_available(f"{family}:nvidia/name")
+    assert hub.asked == []
+    for file in files:
+        (folder / file).rename(folder / "away")
+        with pytest.raises(VoxmillError, match="no model of this name"):
+            check_available(f"{family}:nvidia/name")
+        (folder / "away").rename(folder / file)
+
+
+def test_weights_in_several_files_are_there_as_a_whole_or_not(tmp_path: Path) -> None:
+    assert published.weights_of(tmp_path) == []
+    (tmp_path / "model.safetensors.index.json").write_text(
+        '{"weight_map": {"a": "1.safetensors", "b": "2.safetensors"}}'
+    )
+    (tmp_path / "1.safetensors").write_text("a")
+    assert published.weights_of(tmp_path) == []
+    (tmp_path / "2.safetensors").write_text("b")
+    assert len(published.weights_of(tmp_path)) == 3
+
+
+def test_a_download_of_whisper_that_broke_off_is_not_cached(
+    hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    digest = hashlib.sha256(b"whole").hexdigest()
+    monkeypatch.setattr(published, "listed", lambda catalogue: {"tiny": f"{hub.url}/{digest}/tiny.pt"})
+    (tmp_path / "whisper").mkdir()
+    for content, is_whole in ((b"who", False), (b"whole", True)):
+        (tmp_path / "whisper" / "tiny.pt").write_bytes(content)
+        assert (resolve("whisper:tiny").path is not None) == is_whole
 
 
 @pytest.mark.parametrize(
