@@ -51,8 +51,8 @@ FAMILIES: dict[str, Family] = {
         suffix=".nemo", hub="{}.nemo", catalogue=f"{_NEMO_ASR}:ASRModel"),
     "faster-whisper": Family(
         "transcribes", "workers.engines.faster_whisper:FasterWhisperTranscriber", "ctranslate2", "faster-whisper",
-        suffix=".pt", folder=True, hub="model.bin", needs=("config.json", "vocabulary.*"), catalogue="whisper:_MODELS",
-        runs_code=False, translates=True, word_by_word=True),
+        suffix=".pt", folder=True, hub="model.bin", needs=("config.json", "model.bin", "vocabulary.*"),
+        catalogue="whisper:_MODELS", runs_code=False, translates=True, word_by_word=True),
     "wav2vec2": Family(
         "transcribes", "workers.engines.ctc_transformers:CtcTransformersTranscriber", "transformers", "wav2vec2",
         folder=True, hub="config.json", needs=_CTC_FOLDER, runs_code=False),

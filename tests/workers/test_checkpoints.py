@@ -13,7 +13,7 @@ import pytest
 
 from schemas.errors import VoxmillError
 from workers.engines import published
-from workers.engines.checkpoints import cache_folder, check_available, check_trusted, resolve
+from workers.engines.checkpoints import cache_folder, check_available, check_trusted, digest_of, resolve
 
 MODELS = "/models/"
 
@@ -191,6 +191,19 @@ def test_weights_in_several_files_are_there_as_a_whole_or_not(tmp_path: Path) ->
     assert published.weights_of(tmp_path) == []
     (tmp_path / "2.safetensors").write_text("b")
     assert len(published.weights_of(tmp_path)) == 3
+
+
+def test_a_folder_has_one_digest_whatever_else_lies_in_it(tmp_path: Path) -> None:
+    for file in ("config.json", "vocab.json", "model.safetensors"):
+        (tmp_path / file).write_text(file)
+    digest = digest_of(tmp_path)
+    for file in ("pytorch_model.bin", "feature_extractor_config.json", "training_args.bin", "eval.txt"):
+        (tmp_path / file).write_text(file)
+    assert digest_of(tmp_path) == digest
+    for file in ("vocab.json", "model.safetensors", "model.bin"):
+        (tmp_path / file).write_text("other")
+        assert digest_of(tmp_path) != digest
+        digest = digest_of(tmp_path)
 
 
 def test_a_download_of_whisper_that_broke_off_is_not_cached(

@@ -22,7 +22,17 @@ from workers.engines import published
 from workers.sources.store import version_of
 from workers.storage import open_filesystem
 
-_PARTS = (".json", ".txt", ".safetensors", ".bin")  # what of a folder a model is made of
+# what of a folder is read beside a model's weights, by transformers and CTranslate2
+_SIDES = (
+    "config.json",
+    "*processor_config.json",
+    "tokenizer*.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab*.json",
+    "vocab*.txt",
+    "model.bin",  # CTranslate2's weights: a folder may hold those that they were converted from as well
+)
 
 
 @dataclass(frozen=True)
@@ -46,7 +56,10 @@ def _looks_like_path(family: Family, model: str) -> bool:
 
 
 def _parts(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.glob("*") if path.suffix in _PARTS and path.is_file())
+    """What of ``folder`` a model is read from. Other files, and other forms of its weights, may lie in one cache and
+    not in another."""
+    sides = (path for pattern in _SIDES for path in folder.glob(pattern) if path.is_file())
+    return sorted({*sides, *published.weights_of(folder)})
 
 
 def _fetch(url: str, spec: str, storage: Storage) -> Path:
