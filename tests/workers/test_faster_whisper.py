@@ -93,6 +93,30 @@ def test_only_failing_items_are_decoded_again_and_draws_depend_on_nothing_before
     assert engine.transcribe(short, ["en"] * 4) == first
 
 
+def test_the_model_that_draws_anew_is_opened_once_the_old_one_is_freed(
+    checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine: Any = load("faster-whisper", checkpoint)
+    old, opened, reopen = engine.model, [], engine._open
+
+    def refuse(device: str) -> Any:
+        raise RuntimeError("CUDA failed with error out of memory")
+
+    monkeypatch.setattr(engine, "_open", refuse)
+    with pytest.raises(RuntimeError):
+        engine._seed(1)
+    assert (engine.model is old, old.model_is_loaded, engine.seeded) == (True, True, False)  # and can go on
+
+    def spy(device: str) -> Any:
+        opened.append(old.model_is_loaded)
+        return reopen(device)
+
+    monkeypatch.setattr(engine, "_open", spy)
+    engine._seed(1)
+    assert opened == [False]
+    assert engine.model.model_is_loaded
+
+
 def test_a_library_that_a_gpu_needs_is_missed_at_the_start(
     checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -104,9 +104,16 @@ class FasterWhisperTranscriber(WhisperLoop):
         """Make the draws of one call depend on nothing but what is drawn in it.
 
         CTranslate2 reads the seed once, when a model's thread draws for the first time: only a new model draws anew.
+        The old one gives its memory back before.
         """
         ctranslate2.set_random_seed(seed % 2**31)
-        self.model, self.seeded = self._open(self.model.device), True
+        old = self.model
+        old.unload_model()
+        try:
+            self.model, self.seeded = self._open(old.device), True
+        except BaseException:
+            old.load_model()
+            raise
 
     def transcribe(self, clips: Sequence[np.ndarray], languages: Sequence[str | None]) -> list[Transcription | Failure]:
         """As of :class:`WhisperLoop`. The first fallback of a call costs another loading of the model."""
