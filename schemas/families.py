@@ -24,6 +24,7 @@ class Family:
     suffix: str = ""  # of a checkpoint that is a file
     folder: bool = False  # a checkpoint can be a folder, as on the hub
     hub: str = ""  # the file without which owner/name on the hub cannot be loaded; {} stands for the name
+    needs: tuple[str, ...] = ()  # patterns of files beside weights that make a hub's folder whole; of "a b" one will do
     catalogue: str = ""  # module:attribute that lists other published names; see workers.engines.published
     runs_code: bool = True  # loading a checkpoint can run code of its maker's; False where only tensors are read
     part: str | None = None  # the family of the second part of a spec, FAMILY:A+PART:B
@@ -38,6 +39,7 @@ class Family:
 
 
 _NEMO_ASR, _NEMO_TTS = "nemo.collections.asr.models", "nemo.collections.tts.models"
+_CTC_FOLDER = ("config.json", "*processor_config.json", "vocab.* tokenizer.json")
 
 # fmt: off
 FAMILIES: dict[str, Family] = {
@@ -49,19 +51,20 @@ FAMILIES: dict[str, Family] = {
         suffix=".nemo", hub="{}.nemo", catalogue=f"{_NEMO_ASR}:ASRModel"),
     "faster-whisper": Family(
         "transcribes", "workers.engines.faster_whisper:FasterWhisperTranscriber", "ctranslate2", "faster-whisper",
-        suffix=".pt", folder=True, hub="model.bin", catalogue="whisper:_MODELS", runs_code=False, translates=True,
-        word_by_word=True),
+        suffix=".pt", folder=True, hub="model.bin", needs=("config.json", "model.bin", "vocabulary.*"),
+        catalogue="whisper:_MODELS", runs_code=False, translates=True, word_by_word=True),
     "wav2vec2": Family(
         "transcribes", "workers.engines.ctc_transformers:CtcTransformersTranscriber", "transformers", "wav2vec2",
-        folder=True, hub="config.json", runs_code=False),
+        folder=True, hub="config.json", needs=_CTC_FOLDER, runs_code=False),
     "hubert": Family(
         "transcribes", "workers.engines.ctc_transformers:CtcTransformersTranscriber", "transformers", "wav2vec2",
-        folder=True, hub="config.json", runs_code=False),
+        folder=True, hub="config.json", needs=_CTC_FOLDER, runs_code=False),
     "espeak": Family(
         "speaks", "workers.engines.espeak:EspeakSynthesizer", "espeakng_loader", runs_code=False, gpu=False),
     "vits": Family(
         "speaks", "workers.engines.vits:VitsSynthesizer", "transformers", "transformers",
-        folder=True, hub="config.json", runs_code=False, settings=("noise_scale",)),
+        folder=True, hub="config.json", needs=("config.json", "vocab.json"), runs_code=False,
+        settings=("noise_scale",)),
     "fastpitch": Family(
         "speaks", "workers.engines.fastpitch:FastPitchSynthesizer", "nemo",
         suffix=".nemo", hub="{}.nemo", catalogue=f"{_NEMO_TTS}:FastPitchModel", part="hifigan", settings=("pitch",)),

@@ -109,13 +109,16 @@ def speech_runs(probabilities: np.ndarray, settings: SegmentationSettings) -> li
 
 
 def _split(run: tuple[int, int], probabilities: np.ndarray, limit: int) -> list[tuple[int, int]]:
-    """Pieces of at most ``limit`` frames; cuts lie at the least probable frame of the second half of each."""
+    """Pieces of at most ``limit`` frames; cuts lie at the least probable frame of the second half of each.
+
+    The last is no shorter than a quarter of ``limit``: of a sliver nothing can be heard.
+    """
     begin, end = run
     pieces = []
     while end - begin > limit:
-        first = begin + limit // 2
+        first, last = begin + limit // 2, min(begin + limit, end - limit // 4)
         # the last of equals, so that pieces are long
-        cut = begin + limit - int(np.argmin(probabilities[first : begin + limit + 1][::-1]))
+        cut = last - int(np.argmin(probabilities[first : last + 1][::-1]))
         pieces.append((begin, cut))
         begin = cut
     return [*pieces, (begin, end)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 
 from schemas.errors import VoxmillError
 from workers.engines import published
-from workers.engines.checkpoints import check_available, check_trusted
+from workers.engines.checkpoints import cache_folder, check_available, check_trusted, digest_of, resolve
 
 MODELS = "/models/"
 
@@ -78,6 +79,7 @@ class Hub:
     def __init__(self, url: str) -> None:
         self.url = url
         self.answers: dict[str, tuple[int, dict[str, str]]] = {}
+        self.bodies: dict[str, bytes] = {}
         self.asked: list[tuple[str, str | None]] = []
 
 
@@ -88,9 +90,12 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
             hub.asked.append((self.path, self.headers["Authorization"]))
             status, headers = hub.answers.get(self.path, (404, {"X-Error-Code": "RepoNotFound"}))
             self.send_response(status)
-            for name, value in {**headers, "Content-Length": "0"}.items():
+            body = hub.bodies.get(self.path, b"")
+            for name, value in {**headers, "Content-Length": str(len(body))}.items():
                 self.send_header(name, value)
             self.end_headers()
+            if self.command == "GET":
+                self.wfile.write(body)
 
         do_HEAD = do_GET
 
@@ -111,6 +116,105 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
     server.shutdown()
     server.server_close()
     thread.join()
+
+
+def test_a_url_whose_content_changes_is_fetched_again(hub: Hub) -> None:
+    spec, hub.bodies["/x.pt"] = f"whisper:{hub.url}/x.pt", b"old"
+    asked = []
+    for headers in ({"ETag": '"1"'}, {"Last-Modified": "Wed, 25 Nov 2026 16:00:00 GMT"}, {}):
+        hub.asked.clear()
+        hub.answers["/x.pt"] = (200, headers)
+        first = resolve(spec).path
+        assert first is not None
+        assert (first.read_bytes(), resolve(spec).path) == (b"old", first)
+        asked.append(len([None for path, _ in hub.asked if path == "/x.pt"]))
+    assert asked[0] == asked[1] < asked[2]  # what has no version is read every time, and is the same file by its bytes
+
+    hub.bodies["/x.pt"] = b"new"  # of the same size
+    for headers in ({"ETag": '"2"'}, {"Last-Modified": "Wed, 25 Nov 2026 17:00:00 GMT"}, {}):
+        hub.answers["/x.pt"] = (200, headers)
+        second = resolve(spec).path
+        assert second is not None
+        assert second.read_bytes() == b"new"
+    assert first.read_bytes() == b"old"  # whoever reads it may go on
+    assert not list(cache_folder().glob("*.tmp"))
+
+
+def cache_of_the_hub(folder: Path, name: str, version: str, *files: str) -> Path:
+    """Files of one version of a name, the main one now, as the hub's library keeps them; returns their folder."""
+    home = folder / f"models--{name.replace('/', '--')}"
+    (home / "snapshots" / version).mkdir(parents=True, exist_ok=True)
+    (home / "refs").mkdir(exist_ok=True)
+    (home / "refs" / "main").write_text(version)
+    for file in files:
+        (home / "snapshots" / version / file).write_text(version)
+    return home / "snapshots" / version
+
+
+def test_of_several_cached_versions_the_main_one_is_taken(hub: Hub, tmp_path: Path) -> None:
+    cache_of_the_hub(tmp_path, "nvidia/x", "0123", "x.nemo")
+    now = cache_of_the_hub(tmp_path, "nvidia/x", "4567", "x.nemo")
+    assert resolve("conformer:nvidia/x").path == now / "x.nemo"
+    cache_of_the_hub(tmp_path, "nvidia/x", "89ab")  # looked at, and not downloaded
+    assert resolve("conformer:nvidia/x").path is None
+
+
+@pytest.mark.parametrize(
+    ("family", "files"),
+    [
+        ("wav2vec2", ["config.json", "preprocessor_config.json", "vocab.json", "model.safetensors"]),
+        ("hubert", ["config.json", "processor_config.json", "vocab.json", "pytorch_model.bin"]),
+        ("vits", ["config.json", "vocab.json", "model.safetensors"]),
+        ("faster-whisper", ["config.json", "vocabulary.txt", "model.bin"]),
+        ("conformer", ["name.nemo"]),
+    ],
+)
+def test_a_cached_folder_that_lacks_a_file_is_not_cached(
+    hub: Hub, tmp_path: Path, family: str, files: list[str]
+) -> None:
+    folder = cache_of_the_hub(tmp_path, "nvidia/name", "0123", *files, "README.md", "training_args.bin")
+    check_available(f"{family}:nvidia/name")
+    assert hub.asked == []
+    for file in files:
+        (folder / file).rename(folder / "away")
+        with pytest.raises(VoxmillError, match="no model of this name"):
+            check_available(f"{family}:nvidia/name")
+        (folder / "away").rename(folder / file)
+
+
+def test_weights_in_several_files_are_there_as_a_whole_or_not(tmp_path: Path) -> None:
+    assert published.weights_of(tmp_path) == []
+    (tmp_path / "model.safetensors.index.json").write_text(
+        '{"weight_map": {"a": "1.safetensors", "b": "2.safetensors"}}'
+    )
+    (tmp_path / "1.safetensors").write_text("a")
+    assert published.weights_of(tmp_path) == []
+    (tmp_path / "2.safetensors").write_text("b")
+    assert len(published.weights_of(tmp_path)) == 3
+
+
+def test_a_folder_has_one_digest_whatever_else_lies_in_it(tmp_path: Path) -> None:
+    for file in ("config.json", "vocab.json", "model.safetensors"):
+        (tmp_path / file).write_text(file)
+    digest = digest_of(tmp_path)
+    for file in ("pytorch_model.bin", "feature_extractor_config.json", "training_args.bin", "eval.txt"):
+        (tmp_path / file).write_text(file)
+    assert digest_of(tmp_path) == digest
+    for file in ("vocab.json", "model.safetensors", "model.bin"):
+        (tmp_path / file).write_text("other")
+        assert digest_of(tmp_path) != digest
+        digest = digest_of(tmp_path)
+
+
+def test_a_download_of_whisper_that_broke_off_is_not_cached(
+    hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    digest = hashlib.sha256(b"whole").hexdigest()
+    monkeypatch.setattr(published, "listed", lambda catalogue: {"tiny": f"{hub.url}/{digest}/tiny.pt"})
+    (tmp_path / "whisper").mkdir()
+    for content, is_whole in ((b"who", False), (b"whole", True)):
+        (tmp_path / "whisper" / "tiny.pt").write_bytes(content)
+        assert (resolve("whisper:tiny").path is not None) == is_whole
 
 
 @pytest.mark.parametrize(

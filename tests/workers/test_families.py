@@ -54,6 +54,8 @@ def test_a_family_is_one_line(toy: str, tmp_path: Path, monkeypatch: pytest.Monk
     snapshot = tmp_path / "hub" / "models--someone--x" / "snapshots" / "0123"
     snapshot.mkdir(parents=True)
     (snapshot / "x.toy").write_text("cached")
+    (snapshot.parent.parent / "refs").mkdir()
+    (snapshot.parent.parent / "refs" / "main").write_text("0123")
     check_ready("toy:someone/x")
 
     engine = load_transcriber(toy, "cpu", settings)

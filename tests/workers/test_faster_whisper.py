@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,8 @@ from workers.engines.checkpoints import checkpoint_digest, resolve
 from workers.engines.registry import load_transcriber
 
 pytest.importorskip("ctranslate2", reason="voxmill[faster-whisper] is not installed")
+
+from workers.engines import faster_whisper
 
 
 @pytest.fixture(scope="module")
@@ -88,6 +91,59 @@ def test_only_failing_items_are_decoded_again_and_draws_depend_on_nothing_before
     assert [one.temperature for one in first].count(0.6) >= 1
     engine.transcribe(short[2:], ["de"] * 2)
     assert engine.transcribe(short, ["en"] * 4) == first
+
+
+def test_the_model_that_draws_anew_is_opened_once_the_old_one_is_freed(
+    checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine: Any = load("faster-whisper", checkpoint)
+    old, opened, reopen = engine.model, [], engine._open
+
+    def refuse(device: str) -> Any:
+        raise RuntimeError("CUDA failed with error out of memory")
+
+    monkeypatch.setattr(engine, "_open", refuse)
+    with pytest.raises(RuntimeError):
+        engine._seed(1)
+    assert (engine.model is old, old.model_is_loaded, engine.seeded) == (True, True, False)  # and can go on
+
+    def spy(device: str) -> Any:
+        opened.append(old.model_is_loaded)
+        return reopen(device)
+
+    monkeypatch.setattr(engine, "_open", spy)
+    engine._seed(1)
+    assert opened == [False]
+    assert engine.model.model_is_loaded
+
+
+def test_a_library_that_a_gpu_needs_is_missed_at_the_start(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = "Library libcublas.so.12 is not found or cannot be loaded"
+    real, loaded = faster_whisper.ctranslate2.models.Whisper, []
+
+    class OnGpu:  # opens, and misses its library only when it computes
+        n_mels = 80
+
+        def __init__(self, folder: str, device: str, **_: Any) -> None:
+            assert device == "cuda"
+            real(folder, device="cpu")
+
+        def encode(self, *_: Any, **__: Any) -> Any:
+            raise RuntimeError(said)
+
+    for name in ("libcublas.so.12", "libcublasLt.so.12"):
+        (tmp_path / "cublas" / "lib").mkdir(parents=True, exist_ok=True)
+        (tmp_path / "cublas" / "lib" / name).write_bytes(b"")
+    package = SimpleNamespace(submodule_search_locations=[str(tmp_path)])
+    monkeypatch.setattr(faster_whisper, "find_spec", lambda name: package)
+    monkeypatch.setattr(faster_whisper.ctypes, "CDLL", lambda path, mode: loaded.append(Path(path).name))
+    monkeypatch.setattr(faster_whisper.ctranslate2.models, "Whisper", OnGpu)
+    settings, asked = AsrSettings(compute_type="float32"), resolve(f"faster-whisper:{checkpoint}")
+    with pytest.raises(VoxmillError, match=rf"{said}.*pip install 'voxmill\[faster-whisper-gpu\]'"):
+        faster_whisper.FasterWhisperTranscriber(asked, "cuda:0", settings)
+    assert loaded == ["libcublasLt.so.12", "libcublas.so.12"]
 
 
 def test_conversion_is_cached_by_digest_and_quantised_when_loaded(

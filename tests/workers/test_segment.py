@@ -71,6 +71,20 @@ def test_speech_without_a_pause_is_cut_where_it_is_least_probable() -> None:
     assert found[0].end_s == found[1].start_s
 
 
+@given(st.integers(931, 4_000), st.lists(st.tuples(st.integers(0, 3_999), st.floats(0.4, 0.9)), max_size=20))
+@example(1_854, [])  # 59.3 s
+def test_speech_without_a_pause_leaves_no_slivers(count: int, dips: list[tuple[int, float]]) -> None:
+    probabilities = np.full(count, 0.99, np.float32)
+    for at, level in dips:
+        probabilities[at % count] = level
+    settings = SegmentationSettings()
+    found = segments(probabilities, count * FRAME_S, settings)
+    lengths = [segment.end_s - segment.start_s for segment in found]
+    assert sum(lengths) == pytest.approx(count * FRAME_S)
+    assert min(lengths) > settings.window_s / 5
+    assert max(lengths) <= settings.window_s
+
+
 def test_sentences_between_silences_are_found(shared_data: Path) -> None:
     clips = clips_of(shared_data, "librispeech-test-other", 9)
     pieces, at, truth = [], 0.0, []

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 from urllib.parse import unquote
+from uuid import uuid4
 
 from blake3 import blake3
 
@@ -17,9 +19,20 @@ from schemas.families import FAMILIES, Family
 from schemas.ids import stable_id
 from schemas.spec import EngineSpec
 from workers.engines import published
+from workers.sources.store import version_of
 from workers.storage import open_filesystem
 
-_PARTS = (".json", ".txt", ".safetensors", ".bin")  # what of a folder a model is made of
+# what of a folder is read beside a model's weights, by transformers and CTranslate2
+_SIDES = (
+    "config.json",
+    "*processor_config.json",
+    "tokenizer*.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab*.json",
+    "vocab*.txt",
+    "model.bin",  # CTranslate2's weights: a folder may hold those that they were converted from as well
+)
 
 
 @dataclass(frozen=True)
@@ -43,28 +56,43 @@ def _looks_like_path(family: Family, model: str) -> bool:
 
 
 def _parts(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.glob("*") if path.suffix in _PARTS and path.is_file())
+    """What of ``folder`` a model is read from. Other files, and other forms of its weights, may lie in one cache and
+    not in another."""
+    sides = (path for pattern in _SIDES for path in folder.glob(pattern) if path.is_file())
+    return sorted({*sides, *published.weights_of(folder)})
 
 
 def _fetch(url: str, spec: str, storage: Storage) -> Path:
-    """Copy a remote checkpoint, a file or a folder, into the cache, once per version of it; returns the local path."""
+    """Copy a remote checkpoint, a file or a folder, into the cache; returns the local path.
+
+    Once per version of it; where the store tells no versions every time, and what is copied is known by its bytes.
+    """
     try:
         fs, path = open_filesystem(url.rstrip("/"), storage)
         info = fs.info(path)
         is_file = info["type"] == "file"
         infos = {path: info} if is_file else fs.find(path, maxdepth=1, detail=True)
-        versions = [(name, one.get("size"), str(one.get("ETag") or one.get("mtime"))) for name, one in infos.items()]
-        local = cache_folder() / stable_id("checkpoint", url, sorted(versions)) / path.rsplit("/", 1)[-1]
-        if not local.exists():
-            temporary = local.with_name(f"{local.name}.{os.getpid()}.tmp")
-            (local.parent if is_file else temporary).mkdir(parents=True, exist_ok=True)
-            for name in infos:
-                fs.get_file(name, str(temporary if is_file else temporary / name.rsplit("/", 1)[-1]))
+        versions = sorted((name, one.get("size"), version_of(one)) for name, one in infos.items())
+        name = path.rsplit("/", 1)[-1]
+        local = cache_folder() / stable_id("checkpoint", url, versions) / name
+        is_told = all(version for *_, version in versions)
+        if is_told and local.exists():
+            return local
+        temporary = cache_folder() / f"{uuid4().hex}.tmp" / name
+        try:
+            (temporary.parent if is_file else temporary).mkdir(parents=True)
+            for one in infos:
+                fs.get_file(one, str(temporary if is_file else temporary / one.rsplit("/", 1)[-1]))
+            if not is_told:
+                local = cache_folder() / stable_id("checkpoint", url, digest_of(temporary)) / name
+            local.parent.mkdir(parents=True, exist_ok=True)
             try:
                 temporary.replace(local)
             except OSError:
                 if not local.exists():  # else another process was first
                     raise
+        finally:
+            shutil.rmtree(temporary.parent, ignore_errors=True)
     except (OSError, ValueError, ImportError) as error:
         raise VoxmillError(
             f"the checkpoint cannot be read ({' '.join(str(error).split())})", spec, "Check the URL and its access."

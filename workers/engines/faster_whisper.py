@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ import ctranslate2
 import numpy as np
 import torch
 from whisper import timing
+from whisper.audio import N_FRAMES
 from whisper.decoding import DecodingResult
 from whisper.timing import WordTiming
 from whisper.tokenizer import Tokenizer
@@ -47,6 +50,19 @@ def _folder(checkpoint: Checkpoint) -> tuple[Path, str]:
     return cached(load, digest, cache_folder()), digest
 
 
+def _load_cublas() -> None:
+    """Make cuBLAS 12 of NVIDIA's wheel known to CTranslate2, which asks the system's loader for it by its bare name.
+
+    PyTorch brings cuBLAS 13 alone. Where there is no such wheel the system may have the library all the same.
+    """
+    package = find_spec("nvidia")
+    for folder in (package.submodule_search_locations or []) if package else []:
+        for name in ("libcublasLt.so.12", "libcublas.so.12"):  # the second needs the first
+            path = Path(folder) / "cublas" / "lib" / name
+            if path.is_file():
+                ctypes.CDLL(str(path), mode=ctypes.RTLD_GLOBAL)
+
+
 class FasterWhisperTranscriber(WhisperLoop):
     """The :class:`~workers.engines.base.Transcriber` of ``faster-whisper:NAME``, of a .pt and of a CTranslate2 folder.
 
@@ -60,11 +76,17 @@ class FasterWhisperTranscriber(WhisperLoop):
         self.compute_type = settings.compute_type or ("float16" if on_cuda else "int8")
         self.index, self.seeded = torch.device(device).index or 0, False
         try:
+            if on_cuda:
+                _load_cublas()
             self.folder, self.digest = _folder(checkpoint)
             self.model = self._open("cuda" if on_cuda else "cpu")
+            if on_cuda:  # libraries are looked for when something is first computed: now, rather than at every clip
+                self._encode([torch.zeros(self.model.n_mels, N_FRAMES)])
         except (OSError, RuntimeError, ValueError) as error:
             reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
             do = f"It must be a .pt of openai-whisper or a CTranslate2 folder, and {device} must know the compute type."
+            if "libcublas" in reason:
+                do = "CTranslate2 needs cuBLAS 12 on a GPU. Run: pip install 'voxmill[faster-whisper-gpu]'"
             raise VoxmillError(f"the checkpoint cannot be loaded ({reason})", checkpoint.spec, do) from error
         languages = self.model.num_languages if self.model.is_multilingual else 0
         windows = _WINDOWS_ON_CUDA if on_cuda else _WINDOWS_ON_CPU
@@ -82,9 +104,16 @@ class FasterWhisperTranscriber(WhisperLoop):
         """Make the draws of one call depend on nothing but what is drawn in it.
 
         CTranslate2 reads the seed once, when a model's thread draws for the first time: only a new model draws anew.
+        The old one gives its memory back before.
         """
         ctranslate2.set_random_seed(seed % 2**31)
-        self.model, self.seeded = self._open(self.model.device), True
+        old = self.model
+        old.unload_model()
+        try:
+            self.model, self.seeded = self._open(old.device), True
+        except BaseException:
+            old.load_model()
+            raise
 
     def transcribe(self, clips: Sequence[np.ndarray], languages: Sequence[str | None]) -> list[Transcription | Failure]:
         """As of :class:`WhisperLoop`. The first fallback of a call costs another loading of the model."""

@@ -6,10 +6,13 @@ No model library is imported for it, which can take many seconds: what a library
 from __future__ import annotations
 
 import ast
+import hashlib
+import json
 import os
 import urllib.error
 import urllib.request
-from functools import cache
+from fnmatch import fnmatch
+from functools import cache, lru_cache
 from http.client import HTTPException
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
@@ -21,7 +24,14 @@ from schemas.errors import VoxmillError
 from schemas.families import FAMILIES
 
 _HUB = "https://huggingface.co"
-_WEIGHTS = (".safetensors", ".bin")
+# of transformers, in its order, and of CTranslate2
+_WEIGHTS = (
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+    "model.bin",
+)
 _PROBE_S = 10.0
 
 
@@ -81,15 +91,32 @@ def _models_of(node: ast.ClassDef) -> dict[str, str]:
 
 
 def cached(family: str, name: str) -> Path | None:
-    """The file or folder of a published name in the cache of its library; None where it is not there."""
+    """The file or folder of a published name in the cache of its library; None where it is not there as a whole."""
     if "/" in name:
-        return _hub_folder(name) if FAMILIES[family].folder else _hub_file(name, FAMILIES[family].hub)
+        of = FAMILIES[family]
+        return _hub_folder(name, of.needs) if of.folder else _hub_file(name, of.hub)
     catalogue = FAMILIES[family].catalogue
     url = listed(catalogue).get(name)
     if catalogue.startswith("nemo."):
         return _nemo_file(name) or (_nemo_file(_stem(url)) if url else None)
     path = _whisper_cache() / url.rsplit("/", 1)[-1] if url else None
-    return path if path and path.is_file() else None
+    return path if url and path and path.is_file() and _is_whole(path, url) else None
+
+
+def _is_whole(path: Path, url: str) -> bool:
+    """Whether the file has the SHA-256 that openai-whisper's URLs tell; a download that broke off has another.
+
+    Its library would download the file again.
+    """
+    told, stat = url.rsplit("/", 2)[-2], path.stat()
+    return len(told) != 64 or _sha256(path, stat.st_size, stat.st_mtime_ns) == told
+
+
+@lru_cache
+def _sha256(path: Path, size: int, mtime_ns: int) -> str:
+    """Of a file as it was of this size and time: asked several times in a process, and read once."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _stem(url: str) -> str:
@@ -122,18 +149,39 @@ def _hub_cache(name: str) -> Path:
     return Path(hub) / f"models--{name.replace('/', '--')}"
 
 
-def _hub_folder(name: str) -> Path | None:
-    """The cached folder of a hub name's main version; None where it is not there or holds no weights."""
+def _main_version(name: str) -> Path | None:
+    """The cached folder of a hub name's main version, which need not be whole; None where there is none."""
     main = _hub_cache(name) / "refs" / "main"
-    if not main.is_file():
+    return _hub_cache(name) / "snapshots" / main.read_text(encoding="utf-8").strip() if main.is_file() else None
+
+
+def _hub_folder(name: str, needs: tuple[str, ...]) -> Path | None:
+    """The cached folder of a hub name's main version; None where it is not there or lacks weights or what it needs."""
+    folder = _main_version(name)
+    if folder is None or not weights_of(folder):
         return None
-    folder = _hub_cache(name) / "snapshots" / main.read_text(encoding="utf-8").strip()
-    return folder if any(path.suffix in _WEIGHTS and path.is_file() for path in folder.glob("*")) else None
+    there = [path.name for path in folder.glob("*") if path.is_file()]
+    return folder if all(any(fnmatch(one, way) for one in there for way in need.split()) for need in needs) else None
+
+
+def weights_of(folder: Path) -> list[Path]:
+    """The files that a model's weights are read from, of all that lie in ``folder``; empty where some are missing."""
+    for path in (folder / name for name in _WEIGHTS):
+        if path.is_file() and path.suffix != ".json":
+            return [path]
+        if path.is_file():
+            shards = json.loads(path.read_text(encoding="utf-8"))["weight_map"].values()
+            parts = [path, *sorted({folder / shard for shard in shards})]
+            if all(part.is_file() for part in parts):
+                return parts
+    return []
 
 
 def _hub_file(name: str, file: str) -> Path | None:
-    found = _hub_cache(name).glob(f"snapshots/*/{file.format(name.rsplit('/', 1)[1])}")
-    return next(iter(sorted(found)), None)
+    """The cached ``file`` of a hub name's main version; None where it is not there."""
+    folder = _main_version(name)
+    path = folder / file.format(name.rsplit("/", 1)[1]) if folder else None
+    return path if path and path.is_file() else None
 
 
 def check_published(spec: str, family: str, name: str) -> None:

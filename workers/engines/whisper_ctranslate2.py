@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from uuid import uuid4
 
 import torch
 from ctranslate2.converters.utils import fuse_linear
@@ -24,13 +24,14 @@ def cached(load: Callable[[], Whisper], digest: str, folder: Path) -> Path:
     """
     made = folder / f"ctranslate2-{digest.removeprefix('blake3:')[:40]}"
     if not made.is_dir():
-        temporary = made.with_name(f"{made.name}.{os.getpid()}.tmp")
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir(parents=True)
-        convert(load(), temporary)
-        with suppress(OSError):  # another process was first
-            temporary.replace(made)
-        shutil.rmtree(temporary, ignore_errors=True)
+        temporary = made.with_name(f"{made.name}.{uuid4().hex}.tmp")  # no other node's that has the same home either
+        try:
+            temporary.mkdir(parents=True)
+            convert(load(), temporary)
+            with suppress(OSError):  # another process was first
+                temporary.replace(made)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
     return made
 
 

@@ -114,7 +114,8 @@ def uri_of(fs: fsspec.AbstractFileSystem, path: str) -> str:
 
 def version_of(info: Mapping[str, Any]) -> str:
     """What changes when the object does: its ETag, else the time of its last change, else ""."""
-    for field in ("ETag", "etag", "mtime", "LastModified", "last_modified", "updated", "modified", "created"):
+    times = ("mtime", "LastModified", "last_modified", "Last-Modified", "updated", "modified", "created")
+    for field in ("ETag", "etag", *times):
         if info.get(field):
             return str(info[field]).strip('"')
     return ""
