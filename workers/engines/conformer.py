@@ -6,7 +6,6 @@ own forward and output steps. The same is done here on padded batches, without i
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from workers.engines.checkpoints import Checkpoint, digest_of
 from workers.engines.ctc import BestPath, best_paths
 from workers.engines.gpu import memory_of
 from workers.engines.nemo_models import quiet, restored
+from workers.engines.nemo_words import PathWords, SpokenWord, decoding_of, follows_best_path
 
 # nemo.collections.asr.parts.mixins.transcription.TranscriptionTensorDataset: shorter audio is padded on both sides
 MIN_S = 1.0
@@ -62,7 +62,7 @@ def _set_decoding(model: Any, words: bool) -> None:
             decoding.strategy = "greedy_batch"
         if words:
             decoding.compute_timestamps = True
-            if not _is_ctc(model):  # NeMo 3.0 fails to aggregate those of character CTC; BestPath has them
+            if not _is_ctc(model):  # NeMo 3.0 fails to aggregate those of character CTC
                 decoding.confidence_cfg = {**(decoding.get("confidence_cfg") or {}), "preserve_word_confidence": True}
     kind = {"decoder_type": model.cur_decoder} if hasattr(model, "cur_decoder") else {}
     model.change_decoding_strategy(decoding, verbose=False, **kind)
@@ -87,14 +87,24 @@ class ConformerTranscriber:
         with quiet():
             from nemo.collections.asr.parts.mixins.transcription import TranscribeConfig
 
-            words = settings.word_timestamps
-            _set_decoding(self.model, words)
+            _set_decoding(self.model, words=False)
+            self.path_words = self._path_words() if settings.word_timestamps else None
+            words = settings.word_timestamps and self.path_words is None
+            if words:
+                _set_decoding(self.model, words)
             self.config = TranscribeConfig(return_hypotheses=words, timestamps=words or None)
         self.padding = Padding()
         batch_s = _BATCH_S_ON_CPU
         if self.device.type == "cuda":
             batch_s = min(_BATCH_S_ON_CUDA, _BATCH_S_PER_GB * memory_of(self.device) / 1e9)
         self.capacity = Capacity(batch_s)
+
+    def _path_words(self) -> PathWords | None:
+        """What finds the words of a CTC model; None where NeMo's own path has to."""
+        if not _is_ctc(self.model) or not follows_best_path(self.model):
+            return None
+        stride_s = self.model.cfg["preprocessor"]["window_stride"]
+        return PathWords(decoding_of(self.model), stride_s, self.model.encoder.subsampling_factor)
 
     def transcribe(self, clips: Sequence[np.ndarray], languages: Sequence[str | None]) -> list[Transcription | Failure]:
         """Transcribe ``clips`` at ``sample_rate``.
@@ -138,7 +148,7 @@ class ConformerTranscriber:
         return [
             Transcription(
                 text=hypothesis.text,
-                words=self._words(hypothesis, path, start, len(clip)) if self.config.timestamps else (),
+                words=self._words(hypothesis, path, start, len(clip)) if self.settings.word_timestamps else (),
                 avg_logprob=path.logprob() if path else None,
             )
             for hypothesis, path, clip, start in zip(hypotheses, paths, clips, before, strict=True)
@@ -150,20 +160,25 @@ class ConformerTranscriber:
         A transducer may write the end of a word and the start of the next in one frame, and NeMo gives both all of it.
         """
         offset, end = before / self.sample_rate, samples / self.sample_rate
-        words = [word for word in hypothesis.timestamp["word"] if word["word"].strip()]  # NeMo counts a lone "▁"
-        told = hypothesis.word_confidence or []
-        found = []
-        for index, word in enumerate(words):
-            if path is not None:
-                first, last = int(word["start_offset"]), int(word["end_offset"])
-                logprob = path.logprob(first, max(last, first + 1))  # NeMo gives a first, single letter no length
-                probability = None if logprob is None else math.exp(logprob)
-            else:
-                probability = float(told[index]) if len(told) == len(words) else None
-            bounds = [word["start"], word["end"], *(later["start"] for later in words[index + 1 : index + 2])]
-            start, stop, *following = (min(max(0.0, float(bound) - offset), end) for bound in bounds)
-            found.append(Word(word["word"], start, min([stop, *following]), probability))
-        return tuple(found)
+        spoken = self.path_words(path) if self.path_words and path else _spoken(hypothesis)
+        spoken = [word for word in spoken if word.text.strip()]  # NeMo counts a lone "▁"
+        starts = [min(max(0.0, word.start_s - offset), end) for word in spoken]
+        stops = [min(max(0.0, word.end_s - offset), end) for word in spoken]
+        return tuple(
+            Word(word.text, start, min(stop, following), word.probability)
+            for word, start, stop, following in zip(spoken, starts, stops, [*starts[1:], end], strict=True)
+        )
+
+
+def _spoken(hypothesis: Any) -> list[SpokenWord]:
+    """The words of NeMo's own timestamps and, where there are as many, confidences."""
+    words, told = hypothesis.timestamp["word"], hypothesis.word_confidence or []
+    heard = [word for word in words if word["word"].strip()]
+    confidences = map(float, told) if len(told) == len(heard) else [None] * len(heard)
+    return [
+        SpokenWord(word["word"], float(word["start"]), float(word["end"]), confidence)
+        for word, confidence in zip(heard, confidences, strict=True)
+    ]
 
 
 def _paths(outputs: dict[str, torch.Tensor]) -> list[BestPath]:

@@ -22,6 +22,10 @@ class BestPath:
         chosen = self.logprobs[start:end][self.emits[start:end]]
         return float(chosen.mean()) if len(chosen) else None
 
+    def starts(self) -> np.ndarray:
+        """Frames at which a letter or piece begins: a label that goes on is one, unless a blank lies between."""
+        return np.flatnonzero(self.emits & (np.diff(self.labels, prepend=-1) != 0))
+
 
 def best_paths(logprobs: torch.Tensor, lengths: Sequence[int], blank: int) -> list[BestPath]:
     """Paths of a batch: ``logprobs`` (batch, frames, labels), of which the first ``lengths`` frames are each clip's."""
