@@ -134,10 +134,11 @@ class ConformerTranscriber:
         least = int(MIN_S * self.sample_rate)
         before = [max(0, least - len(clip)) // 2 for clip in clips]
         lengths = torch.tensor([max(least, len(clip)) for clip in clips])
-        signals = np.zeros((len(clips), int(lengths.max())), np.float32)
-        for row, clip, start in zip(signals, clips, before, strict=True):
+        pinned = self.device.type == "cuda"  # memory that the GPU reads by itself
+        signals = torch.zeros((len(clips), int(lengths.max())), pin_memory=pinned)
+        for row, clip, start in zip(signals.numpy(), clips, before, strict=True):
             row[start : start + len(clip)] = clip
-        return torch.from_numpy(signals).to(self.device), lengths.to(self.device), before
+        return signals.to(self.device, non_blocking=pinned), lengths.to(self.device), before
 
     def _batch(self, clips: Sequence[np.ndarray]) -> list[Transcription]:
         signals, lengths, before = self._collate(clips)
