@@ -301,6 +301,26 @@ def test_one_bad_clip_costs_itself_alone(
     assert [got[index + 1].text for index in rest] == [good[index].text for index in rest]
 
 
+@pytest.mark.parametrize("kind", ["ctc", "rnnt"])
+def test_a_clip_that_the_model_gives_no_numbers_for_fails_alone(
+    checkpoints: dict[str, Path], clips: list[np.ndarray], kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine: Any = load_transcriber(f"conformer:{checkpoints[kind]}", "cpu", AsrSettings(word_timestamps=True))
+    pair = [clips[0], clips[0] * np.float32(0.5)]
+    good = engine.transcribe(pair, [None] * 2)
+    forward, name = engine.model._transcribe_forward, "logits" if kind == "ctc" else "encoded"
+
+    def astray(*given: Any) -> Any:
+        outputs = forward(*given)
+        outputs[name][1] = torch.nan
+        return outputs
+
+    monkeypatch.setattr(engine.model, "_transcribe_forward", astray)
+    first, second = engine.transcribe(pair, [None] * 2)
+    assert first == good[0]
+    assert second == Failure(Reason.ENGINE_FAILED, "the model's output is not all finite numbers")
+
+
 def test_what_is_no_checkpoint_says_so(tmp_path: Path) -> None:
     (tmp_path / "broken.nemo").write_bytes(b"not a tar")
     with pytest.raises(VoxmillError, match="cannot be loaded") as raised:

@@ -19,7 +19,7 @@ from schemas.reasons import Reason
 from workers.engines.base import Failure, Padding, Transcription, Word
 from workers.engines.batching import Capacity, run_batches
 from workers.engines.checkpoints import Checkpoint, digest_of
-from workers.engines.ctc import BestPath, best_paths
+from workers.engines.ctc import ASTRAY, BestPath, best_paths
 from workers.engines.gpu import memory_of
 from workers.engines.nemo_models import quiet, restored
 from workers.engines.nemo_words import PathWords, SpokenWord, decoding_of, follows_best_path
@@ -140,10 +140,11 @@ class ConformerTranscriber:
             row[start : start + len(clip)] = clip
         return signals.to(self.device, non_blocking=pinned), lengths.to(self.device), before
 
-    def _batch(self, clips: Sequence[np.ndarray]) -> list[Transcription]:
+    def _batch(self, clips: Sequence[np.ndarray]) -> list[Transcription | Failure]:
         signals, lengths, before = self._collate(clips)
         outputs = self.model._transcribe_forward((signals, lengths), self.config)
         paths: list[BestPath | None] = [*_paths(outputs)] or [None] * len(clips)
+        sound = _are_finite(outputs, paths)
         hypotheses = self.model._transcribe_output_processing(outputs, self.config)
         self.padding.add([len(clip) / self.sample_rate for clip in clips], signals.shape[1] / self.sample_rate)
         return [
@@ -152,7 +153,9 @@ class ConformerTranscriber:
                 words=self._words(hypothesis, path, start, len(clip)) if self.settings.word_timestamps else (),
                 avg_logprob=path.logprob() if path else None,
             )
-            for hypothesis, path, clip, start in zip(hypotheses, paths, clips, before, strict=True)
+            if is_sound
+            else ASTRAY
+            for hypothesis, path, clip, start, is_sound in zip(hypotheses, paths, clips, before, sound, strict=True)
         ]
 
     def _words(self, hypothesis: Any, path: BestPath | None, before: int, samples: int) -> tuple[Word, ...]:
@@ -180,6 +183,16 @@ def _spoken(hypothesis: Any) -> list[SpokenWord]:
         SpokenWord(word["word"], float(word["start"]), float(word["end"]), confidence)
         for word, confidence in zip(heard, confidences, strict=True)
     ]
+
+
+def _are_finite(outputs: dict[str, torch.Tensor], paths: Sequence[BestPath | None]) -> list[bool]:
+    """Whether the model gave numbers for each clip of a batch: CTC models labels', transducers what they encoded."""
+    if "encoded" not in outputs:
+        return [path is None or path.is_finite() for path in paths]
+    are: torch.Tensor = outputs["encoded"].isfinite().all(dim=1)  # (batch, frames), of (batch, channels, frames)
+    beyond = torch.arange(are.shape[1], device=are.device) >= outputs["encoded_len"].to(are.device)[:, None]
+    told: list[bool] = (are | beyond).all(dim=1).tolist()
+    return told
 
 
 def _paths(outputs: dict[str, torch.Tensor]) -> list[BestPath]:
