@@ -15,6 +15,8 @@ from schemas.config import AsrSettings
 from schemas.errors import VoxmillError
 from schemas.reasons import Reason
 from workers.engines.base import Failure, Transcription
+from workers.engines.ctc import BestPath, best_paths
+from workers.engines.nemo_words import PathWords
 from workers.engines.published import listed
 from workers.engines.registry import load_transcriber
 
@@ -96,15 +98,18 @@ def _hybrid() -> dict[str, Any]:
     return {**_transducer(), "aux_ctc": {"ctc_loss_weight": 0.3} | {key: ctc[key] for key in ("decoder", "decoding")}}
 
 
-def _tokenizer(folder: Path) -> dict[str, Any]:
-    """The configuration of word pieces that SentencePiece learns here, as NeMo's own script has it do."""
+def _tokenizer(folder: Path, mark: str = "", size: int = 24) -> dict[str, Any]:
+    """The configuration of word pieces that SentencePiece learns here, as NeMo's own script has it do; of sentences
+    with a punctuation ``mark``."""
     import sentencepiece
 
-    (folder / "text.txt").write_text("\n".join(f"the {word} of the {word}ing" for word in ("sea", "land", "hand")))
+    (folder / "text.txt").write_text(
+        "\n".join(f"the {word}{mark} of the {word}ing" for word in ("sea", "land", "hand"))
+    )
     sentencepiece.SentencePieceTrainer.train(
         input=str(folder / "text.txt"),
         model_prefix=str(folder / "tokenizer"),
-        vocab_size=24,
+        vocab_size=size,
         model_type="bpe",
         bos_id=-1,
         eos_id=-1,
@@ -202,6 +207,78 @@ def test_words_lie_in_their_clips(checkpoints: dict[str, Path], kind: str, clips
         assert [word.text for word in one.words] == one.text.split()
 
 
+def _rates(model: Any) -> tuple[float, int]:
+    return model.cfg["preprocessor"]["window_stride"], model.encoder.subsampling_factor
+
+
+def _times(words: list[Any]) -> list[tuple[str, float, float]]:
+    return [(word["word"], word["start"], word["end"]) for word in words]
+
+
+@pytest.mark.parametrize("kind", ["ctc", "ctc_pieces"])
+def test_words_of_the_best_path_are_those_of_nemos_timestamps(
+    checkpoints: dict[str, Path], kind: str, clips: list[np.ndarray]
+) -> None:
+    from nemo.collections.asr.models import ASRModel
+
+    engine: Any = load_transcriber(f"conformer:{checkpoints[kind]}", "cpu", AsrSettings(word_timestamps=True))
+    assert engine.path_words is not None
+    long = [clip for clip in clips if len(clip) >= 16_000]
+    got = engine.transcribe(long, [None] * len(long))
+    model = ASRModel.restore_from(str(checkpoints[kind]), map_location="cpu").eval()
+    for one, clip in zip(got, long, strict=True):
+        (theirs,) = model.transcribe([torch.from_numpy(clip)], timestamps=True, verbose=False)
+        expected = [word for word in _times(theirs.timestamp["word"]) if word[0].strip()]
+        stops = [*(start for _, start, _ in expected[1:]), len(clip) / 16_000]
+        assert [(word.text, word.start_s, word.end_s) for word in one.words] == [
+            (text, start, min(end, stop)) for (text, start, end), stop in zip(expected, stops, strict=True)
+        ]
+
+
+@pytest.mark.parametrize("kind", ["characters", "pieces"])
+def test_words_of_any_path_are_nemos_with_punctuation_too(tmp_path: Path, kind: str) -> None:
+    from nemo.collections.asr.parts.submodules.ctc_decoding import CTCBPEDecoding, CTCDecoding
+    from nemo.collections.asr.parts.utils.timestamp_utils import process_timestamp_outputs
+    from nemo.collections.common.tokenizers import SentencePieceTokenizer
+    from omegaconf import OmegaConf
+
+    config = OmegaConf.create({"strategy": "greedy_batch", "compute_timestamps": True})
+    if kind == "pieces":
+        _tokenizer(tmp_path, mark=",", size=26)
+        tokenizer = SentencePieceTokenizer(str(tmp_path / "tokenizer.model"))
+        size = tokenizer.tokenizer.vocab_size = tokenizer.vocab_size  # as NeMo's models set it
+        decoding: Any = CTCBPEDecoding(config, tokenizer)
+    else:
+        decoding, size = CTCDecoding(config, [" ", *"ab,."]), 5
+    assert "," in decoding.supported_punctuation
+    words, rng = PathWords(decoding, 0.01, 4), np.random.default_rng(1)
+    labels = torch.from_numpy(
+        np.where(rng.random((60, 50)) < 0.4, size, rng.integers(kind == "pieces", size, (60, 50)))
+    )
+    labels[0] = size  # nothing said
+    lengths = torch.from_numpy(rng.integers(1, 51, 60))
+    logprobs = (torch.nn.functional.one_hot(labels, size + 1) * 9.0).log_softmax(-1)
+    paths = best_paths(logprobs, lengths.tolist(), blank=size)
+    heard = decoding.ctc_decoder_predictions_tensor(logprobs, lengths, return_hypotheses=True)
+    theirs = [_times(one.timestamp["word"]) for one in process_timestamp_outputs(heard, 4, 0.01)]
+    ours = [words(path) for path in paths]
+    assert [[word[:3] for word in one] for one in ours] == theirs
+    assert sum(map(len, ours)) > 100
+    sure = float(logprobs.max().exp())
+    assert all(word.probability == pytest.approx(sure, abs=1e-6) for one in ours for word in one)
+
+
+def test_the_probability_of_a_word_is_that_of_its_own_frames() -> None:
+    from nemo.collections.asr.parts.submodules.ctc_decoding import CTCDecoding
+    from omegaconf import OmegaConf
+
+    words = PathWords(CTCDecoding(OmegaConf.create({"strategy": "greedy_batch"}), [" ", *"ab"]), 0.01, 4)
+    labels = np.array([3, 1, 1, 3, 2, 0, 0, 2, 3])  # "ab b"
+    chances = np.array([0.9, 0.5, 0.5, 0.9, 0.5, 0.1, 0.1, 0.8, 0.9])
+    found = words(BestPath(labels, np.log(chances).astype(np.float32), labels != 3))
+    assert [(word.text, round(word.probability or 0, 4)) for word in found] == [("ab", 0.5), ("b", 0.8)]
+
+
 def test_one_bad_clip_costs_itself_alone(
     checkpoints: dict[str, Path], clips: list[np.ndarray], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -222,6 +299,26 @@ def test_one_bad_clip_costs_itself_alone(
     assert got[5] == Failure(Reason.ENGINE_FAILED, "RuntimeError: no kernel for this one")
     rest = [index for index in range(len(clips)) if index != 4]
     assert [got[index + 1].text for index in rest] == [good[index].text for index in rest]
+
+
+@pytest.mark.parametrize("kind", ["ctc", "rnnt"])
+def test_a_clip_that_the_model_gives_no_numbers_for_fails_alone(
+    checkpoints: dict[str, Path], clips: list[np.ndarray], kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine: Any = load_transcriber(f"conformer:{checkpoints[kind]}", "cpu", AsrSettings(word_timestamps=True))
+    pair = [clips[0], clips[0] * np.float32(0.5)]
+    good = engine.transcribe(pair, [None] * 2)
+    forward, name = engine.model._transcribe_forward, "logits" if kind == "ctc" else "encoded"
+
+    def astray(*given: Any) -> Any:
+        outputs = forward(*given)
+        outputs[name][1] = torch.nan
+        return outputs
+
+    monkeypatch.setattr(engine.model, "_transcribe_forward", astray)
+    first, second = engine.transcribe(pair, [None] * 2)
+    assert first == good[0]
+    assert second == Failure(Reason.ENGINE_FAILED, "the model's output is not all finite numbers")
 
 
 def test_what_is_no_checkpoint_says_so(tmp_path: Path) -> None:

@@ -173,6 +173,22 @@ def test_one_bad_clip_costs_itself_alone(
     assert [got[index + 1].text for index in rest] == [good[index].text for index in rest]
 
 
+def test_a_clip_that_the_model_gives_no_numbers_for_fails_alone(
+    checkpoints: dict[str, Path], clips: list[np.ndarray]
+) -> None:
+    engine = load(checkpoints, "layer", word_timestamps=True)
+    pair = [clips[0], clips[0] * np.float32(0.5)]
+    good = engine.transcribe(pair, [None] * 2)
+
+    def astray(_: Any, __: Any, answer: Any) -> None:
+        answer.logits[1] = torch.nan
+
+    engine.model.register_forward_hook(astray)
+    first, second = engine.transcribe(pair, [None] * 2)
+    assert first == good[0]
+    assert second == Failure(Reason.ENGINE_FAILED, "the model's output is not all finite numbers")
+
+
 def test_folders_names_and_what_is_no_checkpoint(
     checkpoints: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -6,7 +6,6 @@ own forward and output steps. The same is done here on padded batches, without i
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -20,9 +19,10 @@ from schemas.reasons import Reason
 from workers.engines.base import Failure, Padding, Transcription, Word
 from workers.engines.batching import Capacity, run_batches
 from workers.engines.checkpoints import Checkpoint, digest_of
-from workers.engines.ctc import BestPath, best_paths
+from workers.engines.ctc import ASTRAY, BestPath, best_paths
 from workers.engines.gpu import memory_of
 from workers.engines.nemo_models import quiet, restored
+from workers.engines.nemo_words import PathWords, SpokenWord, decoding_of, follows_best_path
 
 # nemo.collections.asr.parts.mixins.transcription.TranscriptionTensorDataset: shorter audio is padded on both sides
 MIN_S = 1.0
@@ -62,7 +62,7 @@ def _set_decoding(model: Any, words: bool) -> None:
             decoding.strategy = "greedy_batch"
         if words:
             decoding.compute_timestamps = True
-            if not _is_ctc(model):  # NeMo 3.0 fails to aggregate those of character CTC; BestPath has them
+            if not _is_ctc(model):  # NeMo 3.0 fails to aggregate those of character CTC
                 decoding.confidence_cfg = {**(decoding.get("confidence_cfg") or {}), "preserve_word_confidence": True}
     kind = {"decoder_type": model.cur_decoder} if hasattr(model, "cur_decoder") else {}
     model.change_decoding_strategy(decoding, verbose=False, **kind)
@@ -87,14 +87,24 @@ class ConformerTranscriber:
         with quiet():
             from nemo.collections.asr.parts.mixins.transcription import TranscribeConfig
 
-            words = settings.word_timestamps
-            _set_decoding(self.model, words)
+            _set_decoding(self.model, words=False)
+            self.path_words = self._path_words() if settings.word_timestamps else None
+            words = settings.word_timestamps and self.path_words is None
+            if words:
+                _set_decoding(self.model, words)
             self.config = TranscribeConfig(return_hypotheses=words, timestamps=words or None)
         self.padding = Padding()
         batch_s = _BATCH_S_ON_CPU
         if self.device.type == "cuda":
             batch_s = min(_BATCH_S_ON_CUDA, _BATCH_S_PER_GB * memory_of(self.device) / 1e9)
         self.capacity = Capacity(batch_s)
+
+    def _path_words(self) -> PathWords | None:
+        """What finds the words of a CTC model; None where NeMo's own path has to."""
+        if not _is_ctc(self.model) or not follows_best_path(self.model):
+            return None
+        stride_s = self.model.cfg["preprocessor"]["window_stride"]
+        return PathWords(decoding_of(self.model), stride_s, self.model.encoder.subsampling_factor)
 
     def transcribe(self, clips: Sequence[np.ndarray], languages: Sequence[str | None]) -> list[Transcription | Failure]:
         """Transcribe ``clips`` at ``sample_rate``.
@@ -124,24 +134,28 @@ class ConformerTranscriber:
         least = int(MIN_S * self.sample_rate)
         before = [max(0, least - len(clip)) // 2 for clip in clips]
         lengths = torch.tensor([max(least, len(clip)) for clip in clips])
-        signals = np.zeros((len(clips), int(lengths.max())), np.float32)
-        for row, clip, start in zip(signals, clips, before, strict=True):
+        pinned = self.device.type == "cuda"  # memory that the GPU reads by itself
+        signals = torch.zeros((len(clips), int(lengths.max())), pin_memory=pinned)
+        for row, clip, start in zip(signals.numpy(), clips, before, strict=True):
             row[start : start + len(clip)] = clip
-        return torch.from_numpy(signals).to(self.device), lengths.to(self.device), before
+        return signals.to(self.device, non_blocking=pinned), lengths.to(self.device), before
 
-    def _batch(self, clips: Sequence[np.ndarray]) -> list[Transcription]:
+    def _batch(self, clips: Sequence[np.ndarray]) -> list[Transcription | Failure]:
         signals, lengths, before = self._collate(clips)
         outputs = self.model._transcribe_forward((signals, lengths), self.config)
         paths: list[BestPath | None] = [*_paths(outputs)] or [None] * len(clips)
+        sound = _are_finite(outputs, paths)
         hypotheses = self.model._transcribe_output_processing(outputs, self.config)
         self.padding.add([len(clip) / self.sample_rate for clip in clips], signals.shape[1] / self.sample_rate)
         return [
             Transcription(
                 text=hypothesis.text,
-                words=self._words(hypothesis, path, start, len(clip)) if self.config.timestamps else (),
+                words=self._words(hypothesis, path, start, len(clip)) if self.settings.word_timestamps else (),
                 avg_logprob=path.logprob() if path else None,
             )
-            for hypothesis, path, clip, start in zip(hypotheses, paths, clips, before, strict=True)
+            if is_sound
+            else ASTRAY
+            for hypothesis, path, clip, start, is_sound in zip(hypotheses, paths, clips, before, sound, strict=True)
         ]
 
     def _words(self, hypothesis: Any, path: BestPath | None, before: int, samples: int) -> tuple[Word, ...]:
@@ -150,20 +164,35 @@ class ConformerTranscriber:
         A transducer may write the end of a word and the start of the next in one frame, and NeMo gives both all of it.
         """
         offset, end = before / self.sample_rate, samples / self.sample_rate
-        words = [word for word in hypothesis.timestamp["word"] if word["word"].strip()]  # NeMo counts a lone "▁"
-        told = hypothesis.word_confidence or []
-        found = []
-        for index, word in enumerate(words):
-            if path is not None:
-                first, last = int(word["start_offset"]), int(word["end_offset"])
-                logprob = path.logprob(first, max(last, first + 1))  # NeMo gives a first, single letter no length
-                probability = None if logprob is None else math.exp(logprob)
-            else:
-                probability = float(told[index]) if len(told) == len(words) else None
-            bounds = [word["start"], word["end"], *(later["start"] for later in words[index + 1 : index + 2])]
-            start, stop, *following = (min(max(0.0, float(bound) - offset), end) for bound in bounds)
-            found.append(Word(word["word"], start, min([stop, *following]), probability))
-        return tuple(found)
+        spoken = self.path_words(path) if self.path_words and path else _spoken(hypothesis)
+        spoken = [word for word in spoken if word.text.strip()]  # NeMo counts a lone "▁"
+        starts = [min(max(0.0, word.start_s - offset), end) for word in spoken]
+        stops = [min(max(0.0, word.end_s - offset), end) for word in spoken]
+        return tuple(
+            Word(word.text, start, min(stop, following), word.probability)
+            for word, start, stop, following in zip(spoken, starts, stops, [*starts[1:], end], strict=True)
+        )
+
+
+def _spoken(hypothesis: Any) -> list[SpokenWord]:
+    """The words of NeMo's own timestamps and, where there are as many, confidences."""
+    words, told = hypothesis.timestamp["word"], hypothesis.word_confidence or []
+    heard = [word for word in words if word["word"].strip()]
+    confidences = map(float, told) if len(told) == len(heard) else [None] * len(heard)
+    return [
+        SpokenWord(word["word"], float(word["start"]), float(word["end"]), confidence)
+        for word, confidence in zip(heard, confidences, strict=True)
+    ]
+
+
+def _are_finite(outputs: dict[str, torch.Tensor], paths: Sequence[BestPath | None]) -> list[bool]:
+    """Whether the model gave numbers for each clip of a batch: CTC models labels', transducers what they encoded."""
+    if "encoded" not in outputs:
+        return [path is None or path.is_finite() for path in paths]
+    are: torch.Tensor = outputs["encoded"].isfinite().all(dim=1)  # (batch, frames), of (batch, channels, frames)
+    beyond = torch.arange(are.shape[1], device=are.device) >= outputs["encoded_len"].to(are.device)[:, None]
+    told: list[bool] = (are | beyond).all(dim=1).tolist()
+    return told
 
 
 def _paths(outputs: dict[str, torch.Tensor]) -> list[BestPath]:

@@ -8,6 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from schemas.reasons import Reason
+from workers.engines.base import Failure
+
+# of clips for which a model computes no numbers
+ASTRAY = Failure(Reason.ENGINE_FAILED, "the model's output is not all finite numbers")
+
 
 @dataclass(frozen=True)
 class BestPath:
@@ -21,6 +27,14 @@ class BestPath:
         """Mean over the emitting frames of ``start:end``; None where there are none."""
         chosen = self.logprobs[start:end][self.emits[start:end]]
         return float(chosen.mean()) if len(chosen) else None
+
+    def is_finite(self) -> bool:
+        """Whether the model gave a number for every frame; of weights or activations gone astray it gives none."""
+        return bool(np.isfinite(self.logprobs).all())
+
+    def starts(self) -> np.ndarray:
+        """Frames at which a letter or piece begins: a label that goes on is one, unless a blank lies between."""
+        return np.flatnonzero(self.emits & (np.diff(self.labels, prepend=-1) != 0))
 
 
 def best_paths(logprobs: torch.Tensor, lengths: Sequence[int], blank: int) -> list[BestPath]:

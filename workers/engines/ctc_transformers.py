@@ -21,7 +21,7 @@ from schemas.reasons import Reason
 from workers.engines.base import Failure, Padding, Transcription, Word
 from workers.engines.batching import Capacity, run_batches
 from workers.engines.checkpoints import Checkpoint, digest_of, resolve
-from workers.engines.ctc import BestPath, best_paths
+from workers.engines.ctc import ASTRAY, BestPath, best_paths
 
 _BATCH_S_ON_CPU = 60.0
 _BATCH_S_ON_CUDA = 600.0
@@ -114,7 +114,7 @@ class CtcTransformersTranscriber:
         good = [index for index, answer in enumerate(answers) if answer is None]
         lengths = [len(clips[index]) / self.sample_rate for index in good]
 
-        def process(batch: list[int]) -> list[Transcription]:
+        def process(batch: list[int]) -> list[Transcription | Failure]:
             return self._batch([clips[good[i]] for i in batch], [frames[good[i]] for i in batch])
 
         with torch.inference_mode():
@@ -139,7 +139,7 @@ class CtcTransformersTranscriber:
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
 
-    def _batch(self, clips: Sequence[np.ndarray], frames: Sequence[int]) -> list[Transcription]:
+    def _batch(self, clips: Sequence[np.ndarray], frames: Sequence[int]) -> list[Transcription | Failure]:
         inputs = self.extractor(
             list(clips),
             sampling_rate=self.sample_rate,
@@ -155,7 +155,9 @@ class CtcTransformersTranscriber:
         self.padding.add([len(clip) / self.sample_rate for clip in clips], width / self.sample_rate)
         return [self._answer(path, len(clip)) for path, clip in zip(paths, clips, strict=True)]
 
-    def _answer(self, path: BestPath, samples: int) -> Transcription:
+    def _answer(self, path: BestPath, samples: int) -> Transcription | Failure:
+        if not path.is_finite():
+            return ASTRAY
         if not self.settings.word_timestamps:
             return Transcription(self.tokenizer.decode(path.labels), avg_logprob=path.logprob())
         decoded = self.tokenizer.decode(path.labels, output_word_offsets=True)
