@@ -5,6 +5,8 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 uv="${UV:-.venv/bin/uv}"
+# What is locked already is kept, but for torch and what its CUDA build demands: uv would prefer that build for its number.
+sed -i -E '/^(torch==|nvidia-|cuda-toolkit==)/d' requirements.lock
 "$uv" pip compile pyproject.toml --extra wav2vec2 --extra transformers --extra faster-whisper --extra test \
     -o requirements.lock --no-header --no-annotate \
     --no-emit-index-url --no-emit-find-links ${PIP_FIND_LINKS:+--find-links "$PIP_FIND_LINKS"}
