@@ -27,7 +27,7 @@ from schemas.errors import MemberError
 from schemas.reasons import Reason
 from schemas.records import Archive, Layout, Member, Published
 from workers.arrow import table_of
-from workers.sources import planning, read
+from workers.sources import entries, planning, read
 from workers.sources.discover import discover
 from workers.sources.listing import Listing, list_archive
 from workers.sources.read import read_contents, read_members
@@ -104,6 +104,20 @@ def test_names_that_are_no_utf8_can_be_written(tmp_path: Path, shared_data: Path
         packed[at : at + 2] = struct.pack("<H", struct.unpack("<H", packed[at : at + 2])[0] & ~0x800)
     (tmp_path / "mac.zip").write_bytes(packed)
     assert contents(tmp_path / "mac.zip") == {"記.wav": clip}
+
+
+def test_sidecars_beyond_all_measure_are_not_read(
+    tmp_path: Path, shared_data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (clip,) = clips(shared_data, 1)
+    long = b"file_name,text\na.wav," + b"x" * 900 + b"\n"
+    monkeypatch.setattr(entries, "MAX_SIDECAR", 500)
+    write(tmp_path, [("a.tar", tar_bytes([("a.wav", clip), ("b.txt", b""), ("c.csv", long)])), ("train.csv", long)])
+    write(tmp_path / "loose", [("a.wav", clip), ("a.txt", long)])
+    listing = listed(tmp_path / "a.tar")
+    assert sides(listing.members) == {"a.wav": (None, None, None)}
+    assert [(r.member, r.reason) for r in listing.rejects] == [(n, Reason.NOT_AUDIO) for n in ("b.txt", "c.csv")]
+    assert sides(listed(f"{tmp_path}/loose/*.wav").members) == {"a.wav": (None, None, None)}
 
 
 def test_text_that_parquet_refuses_is_cleaned(tmp_path: Path, shared_data: Path) -> None:

@@ -39,6 +39,10 @@ CORPORA: dict[str, tuple[Files, list[str], Sides, list[str]]] = {
          ("s/1.cls", b"1"), ("s/2.txt", b"two")],
         ["s/1.wav", "s/2.wav"], {"s/1.wav": ("one", "en", "7"), "s/2.wav": ("two", None, None)}, [],
     ),
+    "webdataset, other fields": (
+        [("1.transcript", b"one"), ("1.lang", b"en"), ("2.json", b'{"text": "two"}'), ("3.text", b"of none")],
+        ["1.wav", "2.audio.wav"], {"1.wav": ("one", "en", None), "2.audio.wav": ("two", None, None)}, ["3.text"],
+    ),
     "librispeech": (
         [("L/84/121/84-121.trans.txt", b"84-121-0000 GO ON\n84-121-0001 DO YOU KNOW\n"), ("L/README.TXT", b"about"),
          ("L/SPEAKERS.TXT", b"; comment\n84 | F | dev-clean | 8.02 | Christie Nowak\n")],

@@ -12,10 +12,10 @@ from schemas.config import Storage
 from schemas.records import Archive, Layout
 from workers.sources.entries import decode_name, is_wanted
 from workers.sources.folder import is_pattern, root_of
-from workers.sources.kinds import Kind, archive_stem, extension, kind_of, stem
+from workers.sources.kinds import archive_stem, extension, stem
 from workers.sources.references import AUDIO_FOLDERS, References, Table
 from workers.sources.store import StoreError, uri_of, version_of
-from workers.sources.tables import rows_of
+from workers.sources.tables import as_key, rows_of
 from workers.storage import open_filesystem
 
 # Tables that speak of all archives of a folder: Hugging Face, NeMo, Common Voice, Azure, Kaldi, LibriSpeech.
@@ -25,6 +25,12 @@ _COMMON = re.compile(
     re.IGNORECASE,
 )
 _NAMED = re.compile(r"trans(cripts?|criptions?)?\.txt$", re.IGNORECASE)
+
+
+def _is_wanted(name: str, info: dict[str, Any]) -> bool:
+    """Whether a file may hold references and is no longer than they can be. A web server may not say how long it is."""
+    size = info.get("size")
+    return is_wanted(name, 1 if size is None else int(size))
 
 
 class Beside:
@@ -68,30 +74,36 @@ class Beside:
             return self._below(archive)
         folder, base = posixpath.split(archive.uri.rstrip("/"))
         own = stem(base) if archive.layout is Layout.FILE else archive_stem(base)
-        own = base if archive.layout is Layout.FOLDER else own
+        own = as_key(base if archive.layout is Layout.FOLDER else own)
         # A folder beside which tables lie is their audio only where its name says so (Common Voice's clips/).
         shares = archive.layout is not Layout.FOLDER or base.lower() in AUDIO_FOLDERS
         infos = self._folder(folder)
         uris, names, common = self._names_in(folder)
-        beside = set(common if shares else ())
+        beside = {name for name in (common if shares else ()) if _is_wanted(name, infos[uris[name]])}
         for name in names[bisect_left(names, f"{own}.") :]:  # a folder may hold archives by the ten thousand
             if not name.startswith(f"{own}."):
                 break
-            if is_wanted(name, int(infos[uris[name]].get("size") or 0)):
+            if _is_wanted(name, infos[uris[name]]):
                 beside.add(name)
         found = [(name, uris[name]) for name in sorted(beside)]
         # FLEURS: audio/test.tar.gz and test.tsv beside audio/
         if posixpath.basename(folder).lower() in AUDIO_FOLDERS and archive.layout is not Layout.FILE:
             above = self._folder(posixpath.dirname(folder))
-            found += [(f"{own}.tsv", uri) for uri in above if posixpath.basename(uri) == f"{own}.tsv"]
+            table = f"{own}.tsv"
+            found += [
+                (table, uri)
+                for uri, info in above.items()
+                if as_key(posixpath.basename(uri)) == table and _is_wanted(table, info)
+            ]
         return found
 
     def _below(self, archive: Archive) -> list[tuple[str, str]]:
         """All sidecars in and below a pattern's folder: the pattern itself names recordings only."""
         fs, path = open_filesystem(archive.uri, self._storage)
         root = root_of(fs, path)
-        found = [name for name in sorted(fs.find(root)) if kind_of(name[len(root) + 1 :]) is Kind.SIDECAR]
-        return [(decode_name(name[len(root) + 1 :]), uri_of(fs, name)) for name in found]
+        found = sorted(fs.find(root, detail=True).items())
+        wanted = [name for name, info in found if _is_wanted(name[len(root) + 1 :], info)]
+        return [(decode_name(name[len(root) + 1 :]), uri_of(fs, name)) for name in wanted]
 
     def _folder(self, url: str) -> dict[str, dict[str, Any]]:
         """The files of a folder by URI."""
@@ -106,7 +118,7 @@ class Beside:
         infos = self._folder(url)
         with self._lock:
             if url not in self._names:
-                uris = {posixpath.basename(uri): uri for uri in infos}
+                uris = {as_key(posixpath.basename(uri)): uri for uri in infos}
                 self._names[url] = uris, sorted(uris), [name for name in uris if _COMMON.match(name)]
             return self._names[url]
 

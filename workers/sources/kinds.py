@@ -35,7 +35,7 @@ ARCHIVE_SUFFIXES = (
     ".tar", ".zip", ".tar.gz", ".tgz", ".tar.bz2", ".tbz", ".tbz2", ".tar.xz", ".txz", ".tar.zst", ".tzst", ".tar.zstd",
 )  # fmt: skip
 _NESTED = (*ARCHIVE_SUFFIXES, ".7z", ".rar", ".gz", ".bz2", ".xz", ".zst", ".lz4", ".jar", ".whl", ".iso")
-_SIDECARS = frozenset(("txt", "lab", "json", "jsonl", "ndjson", "csv", "tsv", "cls"))
+_SIDECARS = frozenset(("txt", "lab", "json", "jsonl", "ndjson", "csv", "tsv", "cls", "text", "transcript", "lang"))
 _SIDECAR_NAMES = frozenset(("text", "utt2spk", "utt2lang", "wav.scp", "segments", "transcripts", "transcript", "trans"))
 _HEADERLESS = frozenset(
     ("raw", "pcm", "s16", "s16le", "s16be", "s8", "u8", "s24le", "s32le", "f32", "f32le", "ul", "ulaw", "al", "alaw",

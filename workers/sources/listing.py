@@ -47,10 +47,13 @@ def list_archive(archive: Archive, storage: Storage, max_bytes: int, beside: Bes
             judged = screen(entry)
             if isinstance(judged, Reject):
                 rejects.append(judged)
-            else:
-                kept.append(judged)
+                continue
+            if judged.data is not None:  # what is in it is kept, not its bytes
+                references.offer(judged.member.name, judged.data)
+                judged = replace(judged, data=b"")
+            kept.append(judged)
         if not is_manifest:
-            kept = list(_with_sidecars(kept, archive, storage))
+            kept = _read_sidecars(kept, archive, storage, references)
     except ArchiveError as error:
         problems.append(archive_reject(archive.uri, error.reason, error.message, archive.version))
     except StoreError as error:
@@ -84,16 +87,14 @@ def _entries(archive: Archive, storage: Storage) -> Iterator[Entry]:
         yield folder.entry_of(fs, path, info, decode_name(posixpath.basename(path)), 0)
 
 
-def _with_sidecars(entries: list[Entry], archive: Archive, storage: Storage) -> Iterator[Entry]:
-    """The entries with the content of those that may hold references, where the listing has not brought it along."""
+def _read_sidecars(entries: list[Entry], archive: Archive, storage: Storage, references: References) -> list[Entry]:
+    """The entries, with what may hold references read where the listing has not brought it along."""
     wanted = [e.member for e in entries if e.data is None and is_wanted(e.member.name, e.member.size)]
-    contents = {
-        member.ordinal: data if isinstance(data, bytes) else b""
-        for member, data in read_contents(wanted, archive.layout, storage)
-    }
-    for entry in entries:
-        data = contents.get(entry.member.ordinal)
-        yield entry if data is None else replace(entry, data=data)
+    read = set()
+    for member, data in read_contents(wanted, archive.layout, storage):
+        references.offer(member.name, data if isinstance(data, bytes) else b"")
+        read.add(member.ordinal)
+    return [replace(entry, data=b"") if entry.member.ordinal in read else entry for entry in entries]
 
 
 def _resolve(entries: list[Entry], references: References, screen: Screen) -> tuple[list[Member], list[Reject]]:
@@ -103,7 +104,8 @@ def _resolve(entries: list[Entry], references: References, screen: Screen) -> tu
     for entry in entries:
         name = entry.member.name
         if kind_of(name) is Kind.SIDECAR:
-            references.offer(name, entry.data)
+            if entry.data is None:  # blank, or beyond where the archive ends
+                references.offer(name, b"")
             sidecars[name] = entry.member
         else:
             recordings.append(entry.member)

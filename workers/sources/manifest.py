@@ -15,7 +15,7 @@ from schemas.config import Storage
 from schemas.ids import stable_id
 from schemas.reasons import Reason
 from schemas.records import Archive, Member, Seconds
-from workers.sources.entries import Entry, decode_text, readable
+from workers.sources.entries import Entry, clean, decode_text, readable
 from workers.sources.kinds import estimate_s
 from workers.sources.sniff import compression_of, decompressor
 from workers.sources.store import ArchiveError, StoreError, StoreFile, uri_of, version_of
@@ -136,6 +136,8 @@ def _member(line: str, manifest: str, ordinal: int, names: PieceNames) -> Member
         if value is not None and not _is_time(value):
             raise _BadLine(f"{name} {str(value)[:40]!r} is no number of seconds from 0 on")
     uri = escaped(resolve(row.file, manifest))
+    if uri != clean(uri):
+        raise _BadLine(f"names {clean(uri)}, which no file can be called: half of a surrogate pair is in it")
     if _is_local(uri) and not _is_local(manifest):  # whoever may write to the store is not to choose what is read here
         raise _BadLine(f"names {uri}, a file of the machine that reads it; name what lies in a store by its full URL")
     start = row.offset if row.duration else row.offset or None

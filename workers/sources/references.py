@@ -20,7 +20,8 @@ _SUFFIXES = (".normalized", ".original", ".transcript")  # LibriTTS: x.normalize
 _MICROPHONE = re.compile(r"_mic\d+$")  # VCTK: two microphones, one text
 _LIBRISPEECH_ID = re.compile(r"(\d+)-\d+-\d+$")
 _FEW = 8  # rows that are looked at one by one
-_OWN = ("txt", "lab", "json", "cls")
+_OWN = ("txt", "text", "transcript", "lab", "json", "lang", "cls")
+_FIELD = ".audio"  # WebDataset's key ends at the first dot: x.json beside x.audio.wav
 
 
 class _Same:
@@ -211,7 +212,7 @@ class References:
         return [row for table in self._tables for row in table.find(name, key, self._archive, crowded)]
 
     def _own_of(self, name: str) -> Side:
-        for key in (stem(name), name):
+        for key in (stem(name), stem(name).removesuffix(_FIELD), name):
             if found := self._own.get(key):
                 self._use(key, found[0])
                 return found[1]

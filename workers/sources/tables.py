@@ -281,6 +281,8 @@ def own_side(name: str, data: bytes) -> Side | None:
     if extension(name) == "cls":
         return Side()  # WebDataset's class index: known, but no reference
     text = decode_text(data).strip()
+    if extension(name) == "lang":
+        return Side(language=text or None)
     if extension(name) == "json":
         try:
             fields = json.loads(text)
