@@ -26,6 +26,7 @@ class _Part:
     shards: tuple[Shard, ...] = ()
     skipped: int = 0
     problems: tuple[Reject, ...] = ()
+    is_unopened: bool = False
 
 
 def make_plan(discovery: Discovery, fingerprint: str, parameters: CorpusParameters, published: Published) -> Plan:
@@ -48,7 +49,7 @@ def make_plan(discovery: Discovery, fingerprint: str, parameters: CorpusParamete
 
     def planned(archive: Archive) -> _Part:
         if is_unchanged(archive, known):
-            return _Part(skipped=counts[archive.uri])
+            return _Part(skipped=counts[archive.uri], is_unopened=True)
         if archive.layout is Layout.STREAM:
             return _stream(archive, fingerprint)
         max_bytes = parameters.recipe.audio.max_member_mb * MB
@@ -64,7 +65,7 @@ def make_plan(discovery: Discovery, fingerprint: str, parameters: CorpusParamete
         archives=discovery.archives,
         skipped={a.uri: part.skipped for a, part in zip(discovery.archives, parts, strict=True) if part.skipped},
         rejects=tuple(reject for reject in problems if not is_refused(reject, known)),
-        unopened=frozenset(archive.uri for archive in discovery.archives if is_unchanged(archive, known)),
+        unopened=frozenset(a.uri for a, part in zip(discovery.archives, parts, strict=True) if part.is_unopened),
     )
 
 
