@@ -22,10 +22,10 @@ from infra.demo import evaluate
 from schemas.config import AsrSettings, AudioSettings
 from schemas.errors import MemberError
 from workers.decoding.decoder import Decoder
-from workers.engines import whisper_loop
 from workers.engines.base import Transcription
 from workers.engines.batching import Capacity
 from workers.engines.registry import load_transcriber
+from workers.engines.whisper_loop import WhisperLoop
 
 RATE = 16_000
 LONGEST_S = 30.0
@@ -86,10 +86,10 @@ def main() -> None:
     parser.add_argument("--every", type=int, default=1, help="only every so many recordings")
     parser.add_argument("--windows", type=int, help="of 30 s in one of Whisper's batches, instead of its own choice")
     options = parser.parse_args()
-    whisper_loop.TEMPERATURES = (0.0,)  # what a fallback draws at random cannot agree
     names, clips = recordings(options.folder, options.every)
-    engine = load_transcriber(options.spec, "cpu", AsrSettings())
-    if options.windows and isinstance(engine, whisper_loop.WhisperLoop):
+    settings = AsrSettings(fallback_temperatures=())  # what a fallback draws at random cannot agree
+    engine = load_transcriber(options.spec, "cpu", settings)
+    if options.windows and isinstance(engine, WhisperLoop):
         engine.capacity = Capacity(options.windows * CHUNK_LENGTH, max_waste=0.0)
     answers = engine.transcribe(clips, ["en"] * len(clips))
     ours = [answer.text.strip() if isinstance(answer, Transcription) else f"({answer.message})" for answer in answers]

@@ -14,7 +14,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import soundfile as sf
@@ -25,7 +25,6 @@ from whisper.model import ModelDimensions, Whisper
 
 from benchmarks.whisper_peers import faster_whisper_batched, transformers_batched
 from schemas.config import AsrSettings
-from workers.engines import whisper_loop
 from workers.engines.base import Transcription
 from workers.engines.checkpoints import resolve
 from workers.engines.whisper import WhisperTranscriber
@@ -103,6 +102,11 @@ def _engine_texts(engine: WhisperTranscriber, clips: list[np.ndarray]) -> list[s
     return [answer.text if isinstance(answer, Transcription) else answer.message for answer in answers]
 
 
+def _settings(window: Literal["full", "fitted"]) -> AsrSettings:
+    """The same work on both sides: random weights fail every guard."""
+    return AsrSettings(whisper_window=window, fallback_temperatures=())
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--checkpoint", type=Path, help="a .pt; random weights of --size when unset")
@@ -119,12 +123,12 @@ def main() -> None:
     parser.add_argument("--sequential", type=int, help="clips of the sequential run, scaled up; all when unset")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    whisper_loop.TEMPERATURES = (0.0,)  # the same work on both sides: random weights fail every guard
     with tempfile.TemporaryDirectory() as folder:
         path = options.checkpoint or random_checkpoint(Path(folder) / "random.pt", options.size, options.tokens)
         checkpoint = resolve(f"whisper:{path}")
-        settings = AsrSettings(whisper_window="full")
-        load_s, engine = timed(lambda: WhisperTranscriber(checkpoint, options.device, settings), options.device)
+        load_s, engine = timed(
+            lambda: WhisperTranscriber(checkpoint, options.device, _settings("full")), options.device
+        )
         model = whisper.load_model(str(path), device=options.device)
         clips = _clips(options)
         audio_s = sum(len(clip) for clip in clips) / 16_000
@@ -149,8 +153,9 @@ def main() -> None:
 
         if options.batch:
             engine.capacity.limit = 30.0 * options.batch
-        for window in ("full", "fitted"):
-            engine.settings = AsrSettings(whisper_window=window)
+        windows: tuple[Literal["full", "fitted"], ...] = ("full", "fitted")
+        for window in windows:
+            engine.settings = _settings(window)
             _engine_texts(engine, clips[:2])
             line(window, options.batch or "own", lambda: _engine_texts(engine, clips))
         for name in options.peers:

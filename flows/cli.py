@@ -282,8 +282,9 @@ def demo(
         terminal.prepare(root / "prefect")
         terminal.starting()
         from flows.demo import demo_form
-        from flows.launch import launch_corpus
+        from flows.launch import begin, launch_corpus
 
+        begin(verbose)
         launch_corpus(demo_form(root, bool(reprocess), minutes), verbose)
 
 

@@ -32,8 +32,16 @@ def demo_form(folder: Path, reprocess: bool = False, minutes: float | None = Non
         "trusted": [str(CHECKPOINTS)],
         # Strings of digits: Whisper's English rules would make one number, and so one word, of each. Its encoder hears
         # the seconds that are there and not 30: so small a model loses nothing by it, and the demo takes half the time.
+        # Half a minute of ten different words compresses by up to 3, without any loop.
         # Both kinds of audio are heard anyway, as nearly all of it has references: the better one is chosen.
-        "recipe": {"asr": {"normalizer": "basic", "whisper_window": "fitted", "chosen_input": "auto"}},
+        "recipe": {
+            "asr": {
+                "normalizer": "basic",
+                "whisper_window": "fitted",
+                "compression_ratio_threshold": 4.0,
+                "chosen_input": "auto",
+            }
+        },
         "language": "en",
         "reprocess": reprocess,
     }

@@ -10,16 +10,23 @@ from prefect.exceptions import ParameterBindError, ParameterTypeError, Signature
 
 from flows import terminal
 from flows.form import problems
+from flows.server import await_start, start_ahead
 from schemas.config import Layout
 from schemas.manifest import RunManifest
 
 
+def begin(verbose: bool) -> None:
+    """Log little, and have Prefect's server start meanwhile; call it before anything that takes long."""
+    terminal.quiet(verbose)
+    start_ahead()
+
+
 def launch_corpus(form: dict[str, Any], verbose: bool) -> None:
     """Run the corpus flow and print its summary; exits 1 where shards are left to do."""
+    begin(verbose)
     from flows.corpus import NOTHING_NEW, corpus
     from tasks.summary import print_summary
 
-    terminal.quiet(verbose)
     checked = checked_form(corpus, form)
     state = started(corpus, checked)
     manifest = state.result(raise_on_failure=False)
@@ -43,18 +50,18 @@ def launch_plan(form: dict[str, Any], verbose: bool) -> None:
 
 def launch_report(form: dict[str, Any], verbose: bool) -> None:
     """Build a run's report again and print where it lies."""
+    begin(verbose)
     from flows.report import report
 
-    terminal.quiet(verbose)
     state = started(report, checked_form(report, form))
     terminal.console().print(state.result(raise_on_failure=False), soft_wrap=True, markup=False)
 
 
 def launch_regenerate(form: dict[str, Any], verbose: bool) -> None:
     """Run the regenerate flow and print what it made; exits 1 where shards are left to do."""
+    begin(verbose)
     from flows.regenerate import regenerate
 
-    terminal.quiet(verbose)
     state = started(regenerate, checked_form(regenerate, form))
     if state.is_failed():
         terminal.fail(state.message or str(state.name))
@@ -63,9 +70,9 @@ def launch_regenerate(form: dict[str, Any], verbose: bool) -> None:
 
 def launch_export(form: dict[str, Any], verbose: bool) -> None:
     """Write clips out for training and print what was written."""
+    begin(verbose)
     from flows.export import export
 
-    terminal.quiet(verbose)
     state = started(export, checked_form(export, form))
     terminal.console().print(f"{state.name}: {state.message}", soft_wrap=True, markup=False)
 
@@ -89,6 +96,7 @@ def checked_form(flow: Flow[..., Any], form: dict[str, Any]) -> dict[str, Any]:
 
 def started(flow: Flow[..., Any], form: dict[str, Any]) -> State[Any]:
     """The final state of a run of ``flow``; raises what it broke off with, for :func:`flows.terminal.reported`."""
+    await_start()
     state: Any = flow(**form, return_state=True)
     outcome = state.result(raise_on_failure=False)
     if isinstance(outcome, BaseException):

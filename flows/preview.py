@@ -116,7 +116,7 @@ def estimate(found: Preview) -> str:
 
 
 def _hours(shards: list[Shard] | tuple[Shard, ...]) -> float:
-    return sum(member.estimated_s for shard in shards for member in shard.members) / 3600
+    return sum(shard.estimated_s for shard in shards) / 3600
 
 
 def _rejected(planned: Plan) -> list[RenderableType]:

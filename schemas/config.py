@@ -159,6 +159,25 @@ class AsrSettings(Settings):
         description="what Whisper encodes of a short utterance. full: 30 s, as it was trained. fitted: little more "
         "than the utterance, several times faster; texts may differ",
     )
+    compression_ratio_threshold: float | None = Field(
+        2.4,
+        gt=0,
+        description="a window of Whisper's whose text compresses by more loops, and is decoded again. Speech of few "
+        "different words, such as long numbers read out digit by digit, needs more",
+    )
+    logprob_threshold: float | None = Field(
+        -1.0, le=0, description="a window of Whisper's with a lower mean log-probability is decoded again"
+    )
+    no_speech_threshold: float | None = Field(
+        0.6,
+        ge=0,
+        le=1,
+        description="a window of Whisper's that is silent with more probability, and below logprob_threshold, is empty",
+    )
+    fallback_temperatures: tuple[Annotated[float, Field(gt=0, le=2)], ...] = Field(
+        (0.2, 0.4, 0.6, 0.8, 1.0),
+        description="temperatures at which Whisper decodes a window again, one after the other until it passes",
+    )
     compute_type: Literal["int8", "int8_float16", "float16", "float32"] | None = Field(
         None, description="arithmetic of faster-whisper; float16 on a GPU and int8 on a CPU when unset"
     )

@@ -115,6 +115,10 @@ class Shard:
     def members_in(self) -> int:
         return len(self.members) + len(self.rejects)
 
+    @property
+    def estimated_s(self) -> Seconds:
+        return sum(member.estimated_s for member in self.members)
+
 
 @dataclass(frozen=True)
 class StageTime:

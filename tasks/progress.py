@@ -54,7 +54,7 @@ class Tally:
 
     def __post_init__(self) -> None:
         planned = [shard for shard in self.plan.shards if not shard.is_stream]
-        self._weights = {s.id: sum(m.estimated_s for m in s.members) + 0.01 * s.members_in for s in planned}
+        self._weights = {shard.id: shard.estimated_s + 0.01 * shard.members_in for shard in planned}
         self._streams = {
             shard.archive.uri: max(1.0, (shard.archive.size or 0) / STREAM_BYTES_PER_SECOND)
             for shard in self.plan.shards

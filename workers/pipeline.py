@@ -33,6 +33,7 @@ def process_shards(
 ) -> Iterator[Receipt]:
     """Process ``shards`` on the Ray that is connected and yield a receipt for each as it finishes, in any order.
 
+    One-way streams begin first, then the longest shards, so that the last ones are short.
     ``done``: shards of one-way streams to leave out, for they have a receipt. A one-way stream yields a receipt per
     shard it gives and a last one of its own. Raises VoxmillError where a stage cannot start or workers keep dying.
     """
@@ -44,7 +45,8 @@ def process_shards(
     stages = engine_stages(job.recipe, job.storage)
     unknown = any(shard.is_stream for shard in shards)
     share = start([stage.pool for stage in stages], None if unknown else len(shards), cluster)
-    dataset = ray.data.from_blocks([pack(shard) for shard in shards])
+    longest_first = sorted(shards, key=lambda shard: (not shard.is_stream, -shard.estimated_s))
+    dataset = ray.data.from_blocks([pack(shard) for shard in longest_first])
     dataset = on_tasks(dataset, front, share["front"], job=job, published=ray.put(published), done=ray.put(done))
     for stage in stages:
         dataset = on_actors(dataset, stage, share[stage.pool])

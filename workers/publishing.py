@@ -117,7 +117,7 @@ def join_late(receipts: Sequence[Receipt], recipe: Recipe, staging: Staging, sto
                 late[receipt.archive_uri] = {row.pop("member"): row for row in rows}
     todo = [receipt for receipt in receipts if receipt.archive_uri in late and receipt.members_in]
     arguments = [(one, late[one.archive_uri], recipe, staging.url, storage) for one in todo]
-    joined = {receipt.shard_id: receipt for receipt in fan_out(apply_late, arguments)}
+    joined = {receipt.shard_id: receipt for receipt in fan_out(apply_late, arguments, _staged_bytes(todo, _SCORED))}
     return [joined.get(receipt.shard_id, receipt) for receipt in receipts]
 
 
@@ -129,20 +129,30 @@ def choose_input(
     if recipe.asr.chosen_input != "auto":
         return list(receipts), ""
     chosen, why = choose(receipts, recipe, staging)
-    return fan_out(apply_choice, [(one, chosen, recipe, staging.url, storage) for one in receipts]), why
+    arguments = [(one, chosen, recipe, staging.url, storage) for one in receipts]
+    return fan_out(apply_choice, arguments, _staged_bytes(receipts, _SCORED)), why
 
 
 def write_parts(parts: Sequence[Part], destination: str, staging: Staging, storage: Storage) -> list[PublishedFile]:
     """Write all ``parts``, side by side on the cluster."""
-    return fan_out(write_part, [(part, destination, staging.url, storage) for part in parts])
+    size = sum(file.bytes for part in parts for file in part.files)
+    return fan_out(write_part, [(part, destination, staging.url, storage) for part in parts], size)
 
 
-def fan_out(function: Callable[..., Any], calls: Sequence[tuple[Any, ...]]) -> list[Any]:
-    """Results of ``function`` over ``calls``, in order; as Ray tasks where there is more than one.
+_SCORED = ("utterances", "transcripts")
+SMALL_BYTES = 64 << 20  # are through before Ray has started processes for them
 
-    Raises what ``function`` raises.
+
+def _staged_bytes(receipts: Sequence[Receipt], tables: Sequence[str]) -> int:
+    return sum(file.bytes for receipt in receipts for file in receipt.files if file.table in tables)
+
+
+def fan_out(function: Callable[..., Any], calls: Sequence[tuple[Any, ...]], size: int) -> list[Any]:
+    """Results of ``function`` over ``calls``, in order; as Ray tasks where they read more than :data:`SMALL_BYTES`.
+
+    ``size``: how many bytes they read in all. Raises what ``function`` raises.
     """
-    if len(calls) < 2:
+    if len(calls) < 2 or size < SMALL_BYTES:
         return [function(*call) for call in calls]
     import ray
 

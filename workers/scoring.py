@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from schemas.config import Recipe
-from workers.quality.flags import Evidence, flags
+from workers.quality.flags import COMPRESSION_RATIO, Evidence, flags
 from workers.quality.normalize import normalize, scoring_language
 from workers.quality.pieces import score_pieces
 from workers.quality.score import Score, score_many
@@ -33,11 +33,12 @@ def score_rows(utterances: list[Row], transcripts: list[Row], recipe: Recipe) ->
     _score_transcripts(transcripts, owners, languages)
     heard = {(row["utterance_id"], row["engine"], row["input"]): row for row in transcripts}
     _agreement(utterances, heard, recipe.asr.transcribers, languages)
+    loops = recipe.asr.compression_ratio_threshold or COMPRESSION_RATIO
     for row in utterances:
         chosen = heard.get((row["utterance_id"], row["transcript_engine"], row["transcript_input"]), {})
         row["wer"], row["cer"] = chosen.get("wer"), chosen.get("cer")
         others = [heard.get((row["utterance_id"], engine, "raw")) for engine in recipe.asr.transcribers[1:2]]
-        row["flags"] = flags(_evidence(row, chosen, next((other for other in others if other), {})))
+        row["flags"] = flags(_evidence(row, chosen, next((other for other in others if other), {})), loops)
 
 
 def _evidence(utterance: Row, chosen: Row, second: Row) -> Evidence:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,7 +16,6 @@ from schemas.config import AsrSettings
 from schemas.errors import VoxmillError
 from schemas.reasons import Reason
 from workers.engines import registry
-from workers.engines import whisper_loop as loop
 from workers.engines.base import Failure, Transcription
 from workers.engines.checkpoints import checkpoint_digest, resolve
 from workers.engines.registry import load_transcriber
@@ -48,13 +48,12 @@ def clips(shared_data: Path) -> list[np.ndarray]:
 def load(family: str, model: Path, **settings: Any) -> Any:
     if family == "faster-whisper":
         settings = {"compute_type": "float32", **settings}
-    return load_transcriber(f"{family}:{model}", "cpu", AsrSettings(**settings))
+    return load_transcriber(f"{family}:{model}", "cpu", AsrSettings(**{"fallback_temperatures": (), **settings}))
 
 
 def test_texts_and_words_are_openai_whisper_s(
     checkpoint: Path, clips: list[np.ndarray], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(loop, "TEMPERATURES", (0.0,))
     interpret_alignment(monkeypatch)
     settings = {"word_timestamps": True, "initial_prompt": "Glienicke, drawers"}
     got = load("faster-whisper", checkpoint, **settings).transcribe(clips, [None, "de", "en", "fr"])
@@ -72,15 +71,14 @@ def test_texts_and_words_are_openai_whisper_s(
 def test_only_failing_items_are_decoded_again_and_draws_depend_on_nothing_before(
     checkpoint: Path, clips: list[np.ndarray], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(loop, "TEMPERATURES", (0.0, 0.6))
-    engine, decoded = load("faster-whisper", checkpoint), []
+    engine, decoded = load("faster-whisper", checkpoint, fallback_temperatures=(0.6,)), []
     decode = engine._decode_once
 
-    def spy(features: np.ndarray, temperature: float, *rest: Any) -> Any:
-        results = decode(features, temperature, *rest)
-        decoded.append((temperature, len(results)))
+    def spy(features: np.ndarray, temperatures: list[float], *rest: Any) -> Any:
+        results = decode(features, temperatures, *rest)
+        decoded.append((temperatures[0], len(results)))
         return [
-            loop.replace(one, avg_logprob=-0.5 if index else -1.5, compression_ratio=1.0)
+            replace(one, avg_logprob=-0.5 if index else -1.5, compression_ratio=1.0)
             for index, one in enumerate(results)
         ]
 
@@ -149,7 +147,6 @@ def test_a_library_that_a_gpu_needs_is_missed_at_the_start(
 def test_conversion_is_cached_by_digest_and_quantised_when_loaded(
     checkpoint: Path, clips: list[np.ndarray], cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(loop, "TEMPERATURES", (0.0,))
     engine = load("faster-whisper", checkpoint, compute_type=None)
     assert engine.model.compute_type.startswith("int8")
     assert engine.digest == checkpoint_digest(f"whisper:{checkpoint}")

@@ -35,6 +35,8 @@ from schemas.records import Layout as ArchiveLayout
 from schemas.tables import LEDGER, RETRY, TABLES, schema_of
 from tasks.summary import figures
 from tasks.verify import verify_run
+from workers import publishing
+from workers.arrow import table_of
 from workers.compact import Part, parts_of, write_table
 from workers.engines.base import Transcription
 from workers.late import apply_late
@@ -120,18 +122,35 @@ def test_staging_forgets_what_is_cleared_and_nothing_else(tmp_path: Path) -> Non
     assert staging.done() == {"b"}
 
 
-def test_a_staged_file_that_has_gone_is_told_in_one_line(tmp_path: Path, ray_session: None) -> None:
+def test_a_staged_file_that_has_gone_is_told_in_one_line(
+    tmp_path: Path, ray_session: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     staging = Staging(str(tmp_path / "s"), STORAGE)
     rows = pa.Table.from_pylist([dict.fromkeys(LEDGER.names, "x")], LEDGER)
     receipts = [receipt(name, files=(staging.put_table(name, "members", rows),)) for name in "ab"]
     for one in receipts:
         staging.put_receipt(one)
-    staging.clear(receipts)  # as another run does that has published them
     parts = [Part("utterances", f"utterances/{one.shard_id}.parquet", one.files) for one in receipts]
-    for some in (parts[:1], parts):  # in this process, and as Ray tasks
+    staging.clear(receipts)  # as another run does that has published them
+    for least in (publishing.SMALL_BYTES, 0):  # in this process, and as Ray tasks
+        monkeypatch.setattr(publishing, "SMALL_BYTES", least)
         with pytest.raises(VoxmillError, match=r"another run has published it meanwhile.*run again") as told:
-            write_parts(some, str(tmp_path / "lake"), staging, STORAGE)
+            write_parts(parts, str(tmp_path / "lake"), staging, STORAGE)
         assert "\n" not in str(told.value)
+
+
+def test_published_files_are_the_same_whoever_writes_them(
+    tmp_path: Path, ray_session: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    staging = Staging(str(tmp_path / "s"), STORAGE)
+    rows = [{"archive": "a", "member": str(at), "reason": "silent", "stage": "decode"} for at in range(100)]
+    files = [staging.put_table(name, "rejects", table_of("rejects", rows)) for name in "abc"]
+    parts = [Part("rejects", f"{at}.parquet", (file,)) for at, file in enumerate(files)]
+    here = write_parts(parts, str(tmp_path / "here"), staging, STORAGE)
+    monkeypatch.setattr(publishing, "SMALL_BYTES", 0)
+    assert write_parts(parts, str(tmp_path / "there"), staging, STORAGE) == here
+    for part in parts:
+        assert (tmp_path / "here" / part.path).read_bytes() == (tmp_path / "there" / part.path).read_bytes()
 
 
 def summed(
@@ -401,8 +420,6 @@ def test_what_is_written_in_one_put_is_whole_or_absent(tmp_path: Path) -> None:
 
 
 def test_row_groups_do_not_depend_on_the_pieces_they_come_in(tmp_path: Path) -> None:
-    from workers.arrow import table_of
-
     rows = [{"archive": "a", "member": str(at), "reason": "silent", "stage": "decode"} for at in range(1000)]
     whole = table_of("rejects", rows)
     pieces = [whole.slice(0, 10), whole.slice(10, 700), whole.slice(710)]

@@ -32,6 +32,8 @@ from workers.engines.whisper import WhisperTranscriber
 from workers.engines.whisper_decoding import Suppressed, TimestampRules, decode_batch
 from workers.engines.whisper_languages import language_code
 
+GREEDY: Any = {"fallback_temperatures": ()}
+
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -40,7 +42,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def engine(checkpoint: Path) -> WhisperTranscriber:
-    loaded = load_transcriber(f"whisper:{checkpoint}", "cpu", AsrSettings())
+    loaded = load_transcriber(f"whisper:{checkpoint}", "cpu", AsrSettings(**GREEDY))
     assert isinstance(loaded, WhisperTranscriber)
     return loaded
 
@@ -62,12 +64,6 @@ def assert_same(got: Transcription | Failure, expected: dict[str, Any]) -> None:
     assert got.language == expected["language"]
 
 
-@pytest.fixture
-def greedy(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loop, "TEMPERATURES", (0.0,))
-
-
-@pytest.mark.usefixtures("greedy")
 def test_a_batch_is_what_the_library_hears_one_by_one(
     engine: WhisperTranscriber, clips: list[np.ndarray], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -90,7 +86,6 @@ def test_a_batch_is_what_the_library_hears_one_by_one(
     assert first.no_speech_prob == pytest.approx(min(s["no_speech_prob"] for s in segments), abs=1e-6)
 
 
-@pytest.mark.usefixtures("greedy")
 def test_recordings_longer_than_a_window_and_languages_of_their_own(
     engine: WhisperTranscriber, clips: list[np.ndarray]
 ) -> None:
@@ -102,7 +97,6 @@ def test_recordings_longer_than_a_window_and_languages_of_their_own(
         assert_same(one, alone(engine.model, clip, language=language))
 
 
-@pytest.mark.usefixtures("greedy")
 def test_a_language_that_is_given_is_checked(engine: WhisperTranscriber, clips: list[np.ndarray]) -> None:
     mel = torch.randn(2, engine.n_mels, 3000, generator=torch.Generator().manual_seed(1))
     with torch.inference_mode():
@@ -112,7 +106,7 @@ def test_a_language_that_is_given_is_checked(engine: WhisperTranscriber, clips: 
     for (language, probability), row in zip(found, expected, strict=True):
         assert language == max(row, key=row.get)
         assert probability == pytest.approx(row[language], rel=1e-4)
-        decoded = decode_batch(engine.model, features, DecodingOptions(fp16=False), ["de", "en"], [])
+        decoded = decode_batch(engine.model, features, DecodingOptions(fp16=False), ["de", "en"], [0.0] * 2, [])
     for result, row in zip(decoded, expected, strict=True):
         ((language, probability),) = (result.language_probs or {}).items()
         assert language == max(row, key=row.get)
@@ -125,7 +119,6 @@ def test_a_language_that_is_given_is_checked(engine: WhisperTranscriber, clips: 
     assert told.detected_probability is not None
 
 
-@pytest.mark.usefixtures("greedy")
 @pytest.mark.parametrize(
     ("chosen", "languages", "passes", "encoded"),
     [
@@ -144,7 +137,7 @@ def test_what_tells_a_language_is_computed_once(
     passes: int,
     encoded: int,
 ) -> None:
-    engine = WhisperTranscriber(resolve(f"whisper:{checkpoint}"), "cpu", AsrSettings(**chosen))
+    engine = WhisperTranscriber(resolve(f"whisper:{checkpoint}"), "cpu", AsrSettings(**GREEDY, **chosen))
     whole = np.concatenate(clips * 3)[: 16_000 * 30]
     monkeypatch.setattr(engine, "_advance", lambda item, result: setattr(item, "seek", item.frames))
     encode, most, windows, asked = engine._encode, engine._most_probable, [], []
@@ -155,12 +148,11 @@ def test_what_tells_a_language_is_computed_once(
     assert (len(asked), len(windows)) == (passes, encoded)
 
 
-@pytest.mark.usefixtures("greedy")
 @pytest.mark.parametrize("window", ["full", "fitted"])
 def test_a_language_is_detected_as_it_is_for_a_transcript(
     checkpoint: Path, clips: list[np.ndarray], window: Any
 ) -> None:
-    engine = WhisperTranscriber(resolve(f"whisper:{checkpoint}"), "cpu", AsrSettings(whisper_window=window))
+    engine = WhisperTranscriber(resolve(f"whisper:{checkpoint}"), "cpu", AsrSettings(**GREEDY, whisper_window=window))
     asked = [*clips[:2], np.concatenate(clips * 3)[: 16_000 * 31], np.full(9, np.nan, np.float32)]
     heard = engine.transcribe(asked, [None] * len(asked))
     assert engine.detect(asked) == [getattr(one, "language", None) for one in heard]
@@ -174,7 +166,7 @@ def test_beams_of_many_windows_are_those_of_each(engine: WhisperTranscriber, bea
     with torch.inference_mode():
         features = engine._encode(list(mel))
         expected = [whisper.decode(engine.model, row, options) for row in features]
-        got = decode_batch(engine.model, features, options, ["en"] * 5, [])
+        got = decode_batch(engine.model, features, options, ["en"] * 5, [0.0] * 5, [])
     assert len({tuple(one.tokens) for one in expected}) > 1
     for one, other in zip(got, expected, strict=True):
         assert one.tokens == other.tokens
@@ -194,11 +186,10 @@ def test_weights_cast_once_give_the_library_s_half_precision(checkpoint: Path) -
     assert model.decoder.token_embedding.weight.dtype == torch.float16
 
 
-@pytest.mark.usefixtures("greedy")
 def test_a_prompt_and_translation_are_the_library_s(checkpoint: Path, clips: list[np.ndarray]) -> None:
     spec, prompt = f"whisper:{checkpoint}", "Glienicke, drawers"
-    told = load_transcriber(spec, "cpu", AsrSettings(initial_prompt=prompt))
-    asked = load_transcriber(spec, "cpu", AsrSettings(task="translate", transcribers=(spec,)))
+    told = load_transcriber(spec, "cpu", AsrSettings(**GREEDY, initial_prompt=prompt))
+    asked = load_transcriber(spec, "cpu", AsrSettings(**GREEDY, task="translate", transcribers=(spec,)))
     assert isinstance(told, WhisperTranscriber)
     for engine, options in (
         (told, {"initial_prompt": prompt, "carry_initial_prompt": True}),
@@ -260,9 +251,8 @@ def test_a_model_s_own_languages_are_the_ones_it_hears() -> None:
             loop.WhisperLoop.__init__(*arguments)
 
 
-@pytest.mark.usefixtures("greedy")
 def test_a_fitted_window_is_the_start_of_the_full_one(checkpoint: Path, clips: list[np.ndarray]) -> None:
-    engine = load_transcriber(f"whisper:{checkpoint}", "cpu", AsrSettings(whisper_window="fitted"))
+    engine = load_transcriber(f"whisper:{checkpoint}", "cpu", AsrSettings(**GREEDY, whisper_window="fitted"))
     assert isinstance(engine, WhisperTranscriber)
     window = torch.randn(2, 80, 3000, generator=torch.Generator().manual_seed(0))
     assert torch.equal(engine._encode(list(window)), engine.model.encoder(window))
@@ -274,80 +264,9 @@ def test_a_fitted_window_is_the_start_of_the_full_one(checkpoint: Path, clips: l
     assert engine.transcribe(clips[:1], ["en"])[0] == engine.transcribe(clips[:1], ["en"])[0]
 
 
-def test_the_same_clips_give_the_same_answers_whatever_was_heard_before(
-    checkpoint: Path, engine: WhisperTranscriber, clips: list[np.ndarray], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(loop, "TEMPERATURES", (0.0, 0.8))
-    first = engine.transcribe(clips[:3], ["en", None, "de"])
-    engine.transcribe(clips[3:], [None] * 3)
-    assert engine.transcribe(clips[:3], ["en", None, "de"]) == first
-    fresh = load_transcriber(f"whisper:{checkpoint}", "cpu", AsrSettings())
-    assert fresh.transcribe(clips[:3], ["en", None, "de"]) == first
-
-
-def test_draws_of_a_fallback_belong_to_the_clip(engine: WhisperTranscriber, clips: list[np.ndarray]) -> None:
-    together = engine.transcribe(clips, ["en"] * len(clips))  # random weights: every guard fails, up to 1.0
-    backwards = engine.transcribe(clips[::-1], ["en"] * len(clips))[::-1]
-    assert all(isinstance(one, Transcription) and one.temperature == 1.0 for one in together)
-    assert [one.text for one in together] == [one.text for one in backwards]  # type: ignore[union-attr]
-    assert engine.transcribe(clips[:1], ["en"])[0].text == together[0].text  # type: ignore[union-attr]
-
-
-def test_only_failing_items_are_decoded_again(
-    engine: WhisperTranscriber, clips: list[np.ndarray], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    seen: list[tuple[float, int]] = []
-    decode = module.decode_batch
-
-    def spy(model: Whisper, features: torch.Tensor, options: DecodingOptions, *rest: Any) -> Any:
-        seen.append((options.temperature, len(features)))
-        results = decode(model, features, options, *rest)
-        good = [replace(one, avg_logprob=-0.5, compression_ratio=1.0) for one in results]
-        if options.temperature < 0.4 and len(seen) <= 2:
-            good[0] = replace(good[0], compression_ratio=2.5 if options.temperature else 1.0, avg_logprob=-1.1)
-        return good
-
-    monkeypatch.setattr(module, "decode_batch", spy)
-    got = engine.transcribe([clip[:32_000] for clip in clips], ["en"] * len(clips))
-    assert seen[:3] == [(0.0, len(clips)), (0.2, 1), (0.4, 1)]
-    assert sorted(one.temperature for one in got)[-2:] == [0.0, 0.4]  # type: ignore[union-attr]
-
-
-def test_failures_of_several_batches_are_decoded_again_together(
-    engine: WhisperTranscriber, clips: list[np.ndarray], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    seen: list[tuple[float, int]] = []
-    decode = engine._decode_once
-
-    def spy(features: torch.Tensor, temperature: float, *rest: Any) -> Any:
-        seen.append((temperature, len(features)))
-        results = [
-            replace(one, avg_logprob=-0.5, compression_ratio=1.0) for one in decode(features, temperature, *rest)
-        ]
-        return [replace(results[0], compression_ratio=2.5), *results[1:]]
-
-    monkeypatch.setattr(engine, "_decode_once", spy)
-    monkeypatch.setattr(engine, "capacity", loop.Capacity(60.0, max_waste=0.0))
-    monkeypatch.setattr(loop, "TEMPERATURES", (0.0, 0.2))
-    short = [clip[:24_000] for clip in [*clips, *clips]]
-    got = engine.transcribe(short, ["en"] * len(short))
-    together = [(0.0, 2)] * loop._TOGETHER + [(0.2, 2)] * (loop._TOGETHER // 2)  # one of every batch
-    assert seen == [*together, (0.0, 2), (0.0, 2), (0.2, 2)]
-    assert [one.temperature for one in got] == [0.2, 0.0] * 6  # type: ignore[union-attr]
-
-
-def test_the_published_guards() -> None:
-    def result(logprob: float, ratio: float = 1.0, silence: float = 0.0) -> Any:
-        return whisper.DecodingResult(None, "en", avg_logprob=logprob, compression_ratio=ratio, no_speech_prob=silence)
-
-    assert [loop.needs_fallback(result(*values)) for values in ((-0.9,), (-1.1,), (-0.5, 2.5))] == [False, True, True]
-    assert not loop.needs_fallback(result(-1.1, 2.5, 0.7))  # improbable and silent: dropped, not tried again
-
-
 def test_one_bad_clip_costs_itself_alone(
     engine: WhisperTranscriber, clips: list[np.ndarray], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(loop, "TEMPERATURES", (0.0,))
     good = engine.transcribe(clips[:3], ["en"] * 3)
     poisoned = clips[3].copy()
     poisoned[7] = np.nan
@@ -375,7 +294,6 @@ def test_one_bad_clip_costs_itself_alone(
 def test_numbers_that_are_none_are_no_transcript(
     engine: WhisperTranscriber, clips: list[np.ndarray], monkeypatch: pytest.MonkeyPatch, field: str
 ) -> None:
-    monkeypatch.setattr(loop, "TEMPERATURES", (0.0,))
     short = [clip[:24_000] for clip in clips[:2]]
     good = engine.transcribe(short, ["en"] * 2)
     overflows = np.where(np.arange(16_000) % 2, np.float32(1e30), np.float32(-1e30))
@@ -394,12 +312,11 @@ def test_numbers_that_are_none_are_no_transcript(
     assert sum(isinstance(one, Failure) for one in answers) == 1
 
 
-@pytest.mark.usefixtures("greedy")
 def test_word_times_are_the_library_s(
     checkpoint: Path, clips: list[np.ndarray], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     interpret_alignment(monkeypatch)
-    engine = WhisperTranscriber(resolve(f"whisper:{checkpoint}"), "cpu", AsrSettings(word_timestamps=True))
+    engine = WhisperTranscriber(resolve(f"whisper:{checkpoint}"), "cpu", AsrSettings(**GREEDY, word_timestamps=True))
     got = engine.transcribe(clips[:2], ["en"] * 2)
     for one, clip in zip(got, clips[:2], strict=True):
         expected = alone(engine.model, clip, language="en", word_timestamps=True)
@@ -424,9 +341,8 @@ def test_words_are_in_order_and_inside_the_clip() -> None:
 def test_an_alignment_that_fails_costs_its_clip_alone(
     checkpoint: Path, clips: list[np.ndarray], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(loop, "TEMPERATURES", (0.0,))
     interpret_alignment(monkeypatch)
-    engine = WhisperTranscriber(resolve(f"whisper:{checkpoint}"), "cpu", AsrSettings(word_timestamps=True))
+    engine = WhisperTranscriber(resolve(f"whisper:{checkpoint}"), "cpu", AsrSettings(**GREEDY, word_timestamps=True))
     forward, calls, released = Whisper.forward, [], []
 
     def fails_once(model: Whisper, *tensors: torch.Tensor) -> Any:
@@ -510,6 +426,6 @@ def test_names_paths_and_digests(checkpoint: Path, tmp_path: Path, monkeypatch: 
         check_available(f"whisper:{tmp_path / 'none.pt'}")
     (tmp_path / "code.pt").write_bytes(b"\x80\x02cos\nsystem\nq\x00.")
     with pytest.raises(VoxmillError, match="cannot be loaded"):
-        load_transcriber(f"whisper:{tmp_path / 'code.pt'}", "cpu", AsrSettings())
+        load_transcriber(f"whisper:{tmp_path / 'code.pt'}", "cpu", AsrSettings(**GREEDY))
     with pytest.raises(VoxmillError, match="is not one that transcribes"):
-        load_transcriber("vits:x", "cpu", AsrSettings())
+        load_transcriber("vits:x", "cpu", AsrSettings(**GREEDY))

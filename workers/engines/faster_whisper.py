@@ -71,6 +71,8 @@ class FasterWhisperTranscriber(WhisperLoop):
     compute type.
     """
 
+    mixes_temperatures = False  # one is for a whole call
+
     def __init__(self, checkpoint: Checkpoint, device: str, settings: AsrSettings) -> None:
         on_cuda = device.startswith("cuda")
         self.compute_type = settings.compute_type or ("float16" if on_cuda else "int8")
@@ -129,8 +131,9 @@ class FasterWhisperTranscriber(WhisperLoop):
         return [(row[0][0].removeprefix("<|").removesuffix("|>"), row[0][1]) for row in ranked]
 
     def _decode_once(
-        self, features: np.ndarray, temperature: float, languages: list[str], seeds: list[int]
+        self, features: np.ndarray, temperatures: list[float], languages: list[str], seeds: list[int]
     ) -> list[DecodingResult]:
+        temperature = temperatures[0]
         prompts = [self._prompt(language) for language in languages]
         if temperature and not self.seeded:
             self._seed(seeds[0])

@@ -115,16 +115,15 @@ class WhisperTranscriber(WhisperLoop):
         return most_probable_languages(self.model.logits(start, features)[:, 0], self.tokenizer)
 
     def _decode_once(
-        self, features: torch.Tensor, temperature: float, languages: list[str], seeds: list[int]
+        self, features: torch.Tensor, temperatures: list[float], languages: list[str], seeds: list[int]
     ) -> list[DecodingResult]:
         options = DecodingOptions(
             task=self.settings.task,
-            temperature=temperature,
-            beam_size=self.settings.beam_size if temperature == 0 else None,
+            beam_size=None if any(temperatures) else self.settings.beam_size,
             prompt=self.settings.initial_prompt,
             fp16=self.fp16,
         )
-        return decode_batch(self.model, features, options, languages, seeds)
+        return decode_batch(self.model, features, options, languages, temperatures, seeds)
 
     def _align(self, item: Recording, segments: list[dict[str, Any]], window: torch.Tensor, size: int) -> None:
         try:

@@ -102,10 +102,12 @@ class Suppressed(LogitFilter):
 
 
 class SeededSampler(GreedyDecoder):
-    """Sampling whose draws belong to the row: one stream of uniform numbers per row, inverted through its own CDF."""
+    """Sampling whose draws belong to the row: its temperature and a stream of uniform numbers, inverted through its
+    own CDF."""
 
-    def __init__(self, temperature: float, eot: int, uniforms: Tensor) -> None:
-        super().__init__(temperature, eot)
+    def __init__(self, eot: int, temperatures: Tensor, uniforms: Tensor) -> None:
+        super().__init__(1.0, eot)
+        self.temperatures = temperatures  # (batch, 1)
         self.uniforms = uniforms  # (batch, steps), float64
         self.step = 0
 
@@ -114,10 +116,10 @@ class SeededSampler(GreedyDecoder):
 
     def keep(self, rows: Tensor) -> None:
         """Go on with these rows of the batch only."""
-        self.uniforms = self.uniforms[rows]
+        self.temperatures, self.uniforms = self.temperatures[rows], self.uniforms[rows]
 
     def update(self, tokens: Tensor, logits: Tensor, sum_logprobs: Tensor) -> tuple[Tensor, bool]:
-        cumulative = (logits.float() / self.temperature).softmax(dim=-1).double().cumsum(dim=-1)
+        cumulative = (logits.float() / self.temperatures).softmax(dim=-1).double().cumsum(dim=-1)
         draws = self.uniforms[:, self.step, None] * cumulative[:, -1:]
         chosen = torch.searchsorted(cumulative, draws, right=True).clamp_max_(logits.shape[-1] - 1)[:, 0]
         self.step += 1
@@ -129,19 +131,19 @@ class SeededSampler(GreedyDecoder):
 
 
 class BatchDecodingTask(DecodingTask):
-    """One pass over a batch of encoded windows, all at the temperature of ``options``.
+    """One pass over a batch of encoded windows.
 
-    ``languages`` holds one code per row; ``uniforms`` (batch, steps) feeds the sampling of temperatures above 0.
+    ``languages`` holds one code per row; ``draws`` are what a :class:`SeededSampler` takes, where one is to sample.
     Where the windows have no prompt, ``heard`` then holds the most probable language of each and its probability.
     """
 
     def __init__(
-        self, model: Whisper, options: DecodingOptions, languages: Sequence[str], uniforms: Tensor | None
+        self, model: Whisper, options: DecodingOptions, languages: Sequence[str], draws: tuple[Tensor, ...]
     ) -> None:
         super().__init__(model, options)
         self.languages, self.heard = list(languages), list[tuple[str, float]]()
-        if uniforms is not None:
-            self.decoder = SeededSampler(options.temperature, self.tokenizer.eot, uniforms)
+        if draws:
+            self.decoder = SeededSampler(self.tokenizer.eot, *draws)
         self.logit_filters: list[LogitFilter] = [self._faster(rule) for rule in self.logit_filters]
 
     def _faster(self, rule: LogitFilter) -> LogitFilter:
@@ -209,24 +211,35 @@ class BatchDecodingTask(DecodingTask):
 
 
 def decode_batch(
-    model: Whisper, features: Tensor, options: DecodingOptions, languages: Sequence[str], seeds: Sequence[int]
+    model: Whisper,
+    features: Tensor,
+    options: DecodingOptions,
+    languages: Sequence[str],
+    temperatures: Sequence[float],
+    seeds: Sequence[int],
 ) -> list[DecodingResult]:
     """Decode ``features``, encoded windows of shape (batch, places, n_audio_state), one result per row.
 
-    ``seeds`` fix the draws of temperatures above 0, row by row. Of beam search, as many windows go at once as their
-    beams need no more memory for keys and values than all windows do without. ``language_probs`` of the results hold
-    the most probable language, whatever was given; None after a prompt and of English-only models.
+    ``temperatures``, one per row, are all 0 or all above; then ``seeds`` fix the draws, row by row. Of beam search, as
+    many windows go at once as their beams need no more memory for keys and values than all windows do without.
+    ``language_probs`` of the results hold the most probable language, whatever was given; None after a prompt and of
+    English-only models.
     """
-    uniforms = None
-    if options.temperature > 0 and options.beam_size is None:
-        steps = options.sample_len or model.dims.n_text_ctx // 2
-        draws = np.stack([np.random.default_rng(seed).random(steps) for seed in seeds])
-        uniforms = torch.from_numpy(draws).to(features.device)
     results: list[DecodingResult] = []
+    draws = _draws(model, options, temperatures, seeds) if any(temperatures) else ()
     size = max(1, len(features) // (options.beam_size or 1))
     for start in range(0, len(features), size):
-        task = BatchDecodingTask(model, options, languages[start : start + size], uniforms)
+        task = BatchDecodingTask(model, options, languages[start : start + size], draws)
         found = task.run(features[start : start + size])
         heard: list[dict[str, float] | None] = [dict([one]) for one in task.heard] or [None] * len(found)
         results += [replace(one, language_probs=probs) for one, probs in zip(found, heard, strict=True)]
-    return results
+    return [replace(one, temperature=value) for one, value in zip(results, temperatures, strict=True)]
+
+
+def _draws(
+    model: Whisper, options: DecodingOptions, temperatures: Sequence[float], seeds: Sequence[int]
+) -> tuple[Tensor, Tensor]:
+    steps = options.sample_len or model.dims.n_text_ctx // 2
+    uniforms = np.stack([np.random.default_rng(seed).random(steps) for seed in seeds])
+    heat = torch.tensor(temperatures, dtype=torch.float32, device=model.device)[:, None]
+    return heat, torch.from_numpy(uniforms).to(model.device)

@@ -9,14 +9,12 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import torch
-from blake3 import blake3
 from whisper.audio import CHUNK_LENGTH, HOP_LENGTH, N_FFT, N_FRAMES, N_SAMPLES, SAMPLE_RATE, mel_filters
 from whisper.decoding import DecodingResult
 from whisper.tokenizer import LANGUAGES, Tokenizer, get_tokenizer
@@ -25,15 +23,10 @@ from whisper.utils import get_end
 from schemas.config import AsrSettings
 from schemas.errors import VoxmillError
 from schemas.reasons import Reason
-from workers.engines.base import Failure, Padding, Transcription, Word
+from workers.engines.base import Failure, Padding, Transcription
 from workers.engines.batching import Capacity, plan_batches, run_batches
 from workers.engines.whisper_languages import language_code
-
-# the published guards: defaults of whisper.transcribe, from section 4.5 of arXiv:2212.04356
-COMPRESSION_RATIO = 2.4
-LOGPROB = -1.0
-NO_SPEECH = 0.6
-TEMPERATURES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
+from workers.engines.whisper_recording import Recording, checked, holds_speech, needs_fallback
 
 FRAMES_PER_TICK = 2  # mel frames per timestamp token: 20 ms
 SECONDS_PER_TICK = FRAMES_PER_TICK * HOP_LENGTH / SAMPLE_RATE
@@ -42,70 +35,6 @@ _FITTED_STEP = FRAMES_PER_S  # fitted windows last whole seconds, so that clips 
 FITTED_MARGIN = 100  # frames of silence that a fitted window keeps after its audio
 _TOGETHER = 4  # batches whose failures are decoded again together: what is kept of them until then is bounded
 _MEL_SAMPLES = 120 * SAMPLE_RATE  # audio whose spectrogram is computed at once: some 50 MB of intermediate values
-
-
-@dataclass
-class Recording:
-    """One clip on its way: ``mel`` (n_mels, frames); ``seek`` and ``frames`` in mel frames, times in seconds."""
-
-    clip: np.ndarray
-    language: str | None
-    mel: torch.Tensor = field(default_factory=lambda: torch.empty(0))
-    floor: float = 0.0  # what the spectrogram of digital silence is in this recording
-    detected: tuple[str, float] | None = None  # most probable language and its probability
-    seek: int = 0
-    tokens: list[int] = field(default_factory=list)
-    words: list[Word] = field(default_factory=list)
-    last_speech: float = 0.0
-    results: list[tuple[DecodingResult, bool]] = field(default_factory=list)  # with whether it was kept
-    encoded: Any = None  # the current window as a batch of one, while it waits to be decoded again
-    failure: Failure | None = None
-
-    @property
-    def frames(self) -> int:
-        return len(self.clip) // HOP_LENGTH
-
-    @property
-    def window(self) -> int:
-        """Frames of the current window."""
-        return min(N_FRAMES, self.frames - self.seek)
-
-    @property
-    def active(self) -> bool:
-        return self.failure is None and self.seek < self.frames
-
-    def add_word(self, text: str, start_s: float, end_s: float, probability: float) -> None:
-        """Take a word over as the library times it, but inside the clip and not before the end of the word before it.
-
-        The library lets words reach into one another where segments meet, and rounds beyond the end of the clip.
-        """
-        length_s = len(self.clip) / SAMPLE_RATE
-        start = min(max(float(start_s), self.words[-1].end_s if self.words else 0.0), length_s)
-        self.words.append(Word(text, start, min(max(float(end_s), start), length_s), float(probability)))
-
-    def seed(self) -> int:
-        """Seed of the current window's draws: from the samples, so that neither batch mates nor order matter."""
-        samples = np.ascontiguousarray(self.clip, dtype="<f4")
-        return int.from_bytes(blake3(samples.tobytes() + self.seek.to_bytes(8, "little")).digest(8), "little")
-
-
-def needs_fallback(result: DecodingResult) -> bool:
-    """Whether a window must be decoded again at a higher temperature: it loops, or is improbable and not silence."""
-    improbable = result.avg_logprob < LOGPROB
-    if improbable and result.no_speech_prob > NO_SPEECH:
-        return False
-    return improbable or result.compression_ratio > COMPRESSION_RATIO
-
-
-def _checked(result: DecodingResult) -> DecodingResult | Failure:
-    """``result`` without its features, so that they are freed with the batch.
-
-    Where the model computed no finite numbers, a failure: the result would pass every guard, for no comparison with
-    its numbers holds.
-    """
-    if np.isfinite(result.avg_logprob) and np.isfinite(result.no_speech_prob):
-        return replace(result, audio_features=None, language_probs=None)
-    return Failure(Reason.ENGINE_FAILED, "what the model computes of it are no finite numbers")
 
 
 class WhisperLoop(ABC):
@@ -117,6 +46,7 @@ class WhisperLoop(ABC):
     """
 
     sample_rate = SAMPLE_RATE
+    mixes_temperatures = True  # in one batch
 
     def __init__(
         self, spec: str, settings: AsrSettings, device: torch.device, n_mels: int, num_languages: int, windows: int
@@ -125,6 +55,7 @@ class WhisperLoop(ABC):
             raise VoxmillError("an English-only model cannot translate", spec, "Choose a multilingual one.")
         self.spec, self.settings, self.device, self.n_mels = spec, settings, device, n_mels
         self.multilingual, self.num_languages = num_languages > 0, num_languages or 99
+        self.windows = windows
         self.capacity = Capacity(windows * CHUNK_LENGTH, max_waste=0.0)
         self.mel_capacity = Capacity(min(_MEL_SAMPLES, windows * N_SAMPLES))
         self.padding = Padding()
@@ -151,9 +82,9 @@ class WhisperLoop(ABC):
 
     @abstractmethod
     def _decode_once(
-        self, features: Any, temperature: float, languages: list[str], seeds: list[int]
+        self, features: Any, temperatures: list[float], languages: list[str], seeds: list[int]
     ) -> list[DecodingResult]:
-        """Decode encoded windows at one temperature; ``seeds`` fix the draws of each, where it is above 0.
+        """Decode encoded windows at a temperature each, all 0 or all above; ``seeds`` then fix the draws of each.
 
         ``language_probs`` hold the most probable language where decoding tells it, whatever language was given.
         """
@@ -297,13 +228,15 @@ class WhisperLoop(ABC):
     def _decode(self, items: list[Recording]) -> list[DecodingResult | None]:
         """Decode one window of each, None for failures; those that fail the guards again at rising temperatures.
 
-        They go together, whichever batch they come from: a step of decoding takes as long for one as for many.
+        They go together, whichever batch they come from, and at several temperatures at once where they are few: a
+        step of decoding takes about as long for one as for many.
         """
         found = {id(item): result for item, result in zip(items, self._pass(items, self._first), strict=True)}
-        for temperature in TEMPERATURES[1:]:
-            todo = [item for item in items if item.active and item.encoded is not None]
-            results = self._pass(todo, partial(self._again, temperature))
-            found |= {id(item): result for item, result in zip(todo, results, strict=True)}
+        rising = list(self.settings.fallback_temperatures)
+        while rising and (todo := [item for item in items if item.active and item.encoded is not None]):
+            several = max(1, self.windows // len(todo)) if self.mixes_temperatures else 1
+            found |= self._fall_back(todo, rising[:several])
+            rising = rising[several:]
         for item in items:
             item.encoded = None
         return [found[id(item)] for item in items]
@@ -323,7 +256,7 @@ class WhisperLoop(ABC):
     def _first(self, items: list[Recording]) -> list[DecodingResult | Failure]:
         """Decode one window of each at temperature 0; what must be decoded again stays ``encoded``."""
         features = self._listen(items)
-        decoded = self._decode_once(features, 0.0, [item.language or "en" for item in items], [])
+        decoded = self._decode_once(features, [0.0] * len(items), [item.language or "en" for item in items], [])
         for item, result in zip(items, decoded, strict=True):
             if item.detected is None and item.seek == 0 and result.language_probs:
                 (item.detected,) = result.language_probs.items()
@@ -331,26 +264,45 @@ class WhisperLoop(ABC):
         self._hear(items, features, unheard if self.multilingual else [])
         self.padding.add([item.window / FRAMES_PER_S for item in items], self._width(items[0].window) / FRAMES_PER_S)
         for i, result in enumerate(decoded):
-            if needs_fallback(result):
+            if needs_fallback(result, self.settings):
                 items[i].encoded = features[[i]]  # a copy: a view would keep the whole batch
-        return [_checked(result) for result in decoded]
+        return [checked(result) for result in decoded]
 
-    def _again(self, temperature: float, items: list[Recording]) -> list[DecodingResult | Failure]:
-        """Decode windows that are ``encoded`` at a higher temperature; those that pass the guards now are no longer."""
-        rows = [item.encoded for item in items]
-        features = torch.cat(rows) if isinstance(rows[0], torch.Tensor) else np.concatenate(rows)
-        seeds = [item.seed() + round(10 * temperature) for item in items]
-        decoded = self._decode_once(features, temperature, [item.language or "en" for item in items], seeds)
-        for item, result in zip(items, decoded, strict=True):
-            if not needs_fallback(result):
+    def _fall_back(self, items: list[Recording], rising: list[float]) -> dict[int, DecodingResult | None]:
+        """Decode windows that are ``encoded`` at every temperature; those that pass the guards are no longer.
+
+        The result of each is that of the first temperature at which it passes or fails for good, else of the last.
+        """
+        attempts = [(item, temperature) for temperature in rising for item in items]
+        lengths = [self._width(item.window) / FRAMES_PER_S for item, _ in attempts]
+        answers = run_batches(
+            lengths, self.capacity, lambda batch: self._again([attempts[i] for i in batch]), self._release
+        )
+        found: dict[int, DecodingResult | None] = {}
+        for (item, _), answer in zip(attempts, answers, strict=True):
+            if item.encoded is None:
+                continue
+            if isinstance(answer, Failure):
+                item.failure, item.encoded, found[id(item)] = answer, None, None
+                continue
+            found[id(item)] = answer
+            if not needs_fallback(answer, self.settings):
                 item.encoded = None
-        return [_checked(result) for result in decoded]
+        return found
+
+    def _again(self, attempts: list[tuple[Recording, float]]) -> list[DecodingResult | Failure]:
+        rows = [item.encoded for item, _ in attempts]
+        features = torch.cat(rows) if isinstance(rows[0], torch.Tensor) else np.concatenate(rows)
+        languages = [item.language or "en" for item, _ in attempts]
+        seeds = [item.seed() + round(10 * temperature) for item, temperature in attempts]
+        decoded = self._decode_once(features, [temperature for _, temperature in attempts], languages, seeds)
+        return [checked(result) for result in decoded]
 
     def _advance(self, item: Recording, result: DecodingResult) -> int:
         """Take over a decoded window's segments and move ``seek``, as the loop of ``whisper.transcribe`` does; to where
         it was moved."""
         size, start = item.window, item.seek
-        kept = not result.no_speech_prob > NO_SPEECH or result.avg_logprob > LOGPROB
+        kept = holds_speech(result, self.settings)
         item.results.append((result, kept))
         if not kept:
             item.seek += size

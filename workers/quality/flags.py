@@ -28,7 +28,7 @@ FLAGS: dict[str, str] = {
     "low_snr": "estimated signal-to-noise ratio below 5 dB",
     "music_or_noise": "under 10% of the audio is speech, or the engine finds no speech (over 0.6) and is unsure of it",
     "empty_transcript": "nothing was heard",
-    "repetition": "the transcript compresses by more than 2.4: it loops",
+    "repetition": "the transcript loops: it compresses by more than asr.compression_ratio_threshold (2.4)",
     "low_confidence": "mean log-probability below -1.0 per token",
     "probable_hallucination": "text that the audio hardly holds: heard where no speech is found, or where the other "
     "engine heard nothing, or looping and too fast to be spoken",
@@ -95,8 +95,9 @@ def _pace(evidence: Evidence) -> tuple[bool, bool]:
     return too_fast, speech_s >= MIN_RATE_S and chars < slow * speech_s
 
 
-def flags(evidence: Evidence) -> list[str]:
-    """The flags of one utterance, names of :data:`FLAGS` in its order.
+def flags(evidence: Evidence, compression_ratio: float = COMPRESSION_RATIO) -> list[str]:
+    """The flags of one utterance, names of :data:`FLAGS` in its order; a text that compresses by more than
+    ``compression_ratio`` loops.
 
     >>> flags(Evidence(duration_s=3.0, transcript="thank you for watching", speech_ratio=0.02, clipped_ratio=0.0))
     ['music_or_noise', 'probable_hallucination']
@@ -105,7 +106,7 @@ def flags(evidence: Evidence) -> list[str]:
     heard = len(e.transcript.split())
     unsure = _below(e.avg_logprob, AVG_LOGPROB)
     no_speech = _below(e.speech_ratio, LITTLE_SPEECH) or (_above(e.no_speech_prob, NO_SPEECH_PROB) and unsure)
-    repetition = _above(e.compression_ratio, COMPRESSION_RATIO)
+    repetition = _above(e.compression_ratio, compression_ratio)
     too_fast, too_slow = _pace(e)
     spoken_too_fast, _ = _pace(Evidence(e.duration_s, e.transcript, heard_language=e.heard_language))
     other_silent = e.second_transcript is not None and not e.second_transcript
