@@ -12,7 +12,7 @@ from prefect.utilities.annotations import quote
 from pydantic import Field
 
 from flows.credentials import access, voice_secret
-from flows.form import described
+from flows.form import SHORT, described
 from flows.identity import new_run, run_name
 from schemas.config import (
     Cluster,
@@ -145,13 +145,12 @@ def parameters_of(
 
     Raises VoxmillError where a transcriber cannot do its task, or the destination lies in a source.
     """
-    asr = {"transcribers": transcribers, "language": language}
-    settled = recipe.model_copy(
-        update={
-            "asr": recipe.asr.model_copy(update={name: value for name, value in asr.items() if value is not None}),
-            "tts": recipe.tts.model_copy(update={"synthesizer": tts} if tts is not None else {}),
-        }
-    )
+    settled = recipe
+    for short, value in {"transcribers": transcribers, "tts": tts, "language": language}.items():
+        if value is not None:
+            group, name = SHORT[short]
+            changed = getattr(settled, group).model_copy(update={name: value})
+            settled = settled.model_copy(update={group: changed})
     if cannot := settled.asr.cannot_translate:
         can = " and ".join(translators())
         raise VoxmillError(

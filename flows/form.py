@@ -12,6 +12,9 @@ from pydantic.fields import FieldInfo
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
+# fields of the form that are short for one of the recipe's: its group and its name there
+SHORT = {"transcribers": ("asr", "transcribers"), "language": ("asr", "language"), "tts": ("tts", "synthesizer")}
+
 
 def description_of(annotation: Any) -> str:
     """The description of an ``Annotated`` type, or the first sentence of a settings group's docstring."""

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from flows.form import SHORT
 from schemas.config import CorpusParameters, Recipe
 from schemas.errors import VoxmillError
 
@@ -92,9 +93,6 @@ def overrides(settings: Iterable[str]) -> dict[str, Any]:
             value = {name: value}
         result = merge(result, value)
     return result
-
-
-SHORT = {"transcribers": ("asr", "transcribers"), "language": ("asr", "language"), "tts": ("tts", "synthesizer")}
 
 
 def settled(form: Mapping[str, Any], later: Mapping[str, Any]) -> dict[str, Any]:

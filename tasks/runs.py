@@ -7,12 +7,11 @@ import datetime as dt
 import posixpath
 from collections.abc import Callable
 
-from pydantic import ValidationError
-
 from schemas.config import Layout, Storage
 from schemas.errors import VoxmillError
 from schemas.manifest import RunManifest
 from schemas.records import ID_TIME, Run
+from workers.ledger import parsed
 from workers.storage import absolute_url, open_filesystem
 
 RECENT = 30  # runs of a trend: a month of nights
@@ -74,14 +73,10 @@ def read_manifest(destination: str, run_id: str, storage: Storage) -> RunManifes
     url = Layout(destination=absolute_url(destination)).manifest(run_id)
     fs, path = open_filesystem(url, storage)
     try:
-        return RunManifest.model_validate_json(fs.cat_file(path))
+        return parsed(fs.cat_file(path), url)
     except FileNotFoundError:
         known = ", ".join(run_ids(destination, storage)[-3:]) or "none"
         raise VoxmillError(f"no run {run_id} is published here", destination, f"The latest runs: {known}") from None
-    except ValidationError as error:
-        first = error.errors()[0]
-        what = f"not a manifest of this version: {'.'.join(map(str, first['loc']))}: {first['msg']}"
-        raise VoxmillError(what, url, "Read it with the version of voxmill that wrote it") from None
 
 
 def latest_manifest(

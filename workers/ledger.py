@@ -10,8 +10,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from pydantic import ValidationError
 
 from schemas.config import Layout, Storage
+from schemas.errors import VoxmillError
 from schemas.manifest import RunManifest, Superseded
 from schemas.records import Published
 from schemas.tables import RETRY
@@ -36,7 +38,7 @@ class PastRun:
 def runs_in_force(destination: str, storage: Storage, kind: str = "corpus") -> list[PastRun]:
     """Published runs of ``kind``, oldest first, each with those of its members that no later run supersedes.
 
-    Raises VoxmillError where the destination cannot be read.
+    Raises VoxmillError where the destination, a manifest or a ledger in it cannot be read.
     """
     layout = Layout(destination=destination)
     fs, folder = open_filesystem(f"{destination}/_runs", storage)
@@ -49,13 +51,23 @@ def runs_in_force(destination: str, storage: Storage, kind: str = "corpus") -> l
         raise StoreError(error, destination) from error
     runs: list[PastRun] = []
     for name in sorted(name for name in written if name.endswith(".json")):
-        manifest = RunManifest.model_validate_json(fs.cat_file(f"{folder}/{name}"))
+        manifest = parsed(fs.cat_file(f"{folder}/{name}"), f"{destination}/_runs/{name}")
         if manifest.kind == kind:
             ledger = _read(layout.ledger(manifest.run_id), storage)
             shards = frozenset(ledger.column("shard_id").unique().to_pylist())
             runs.append(PastRun(manifest, ledger, shards, written[name]))
     left = latest([run.members for run in runs])
     return [dataclasses.replace(run, members=members) for run, members in zip(runs, left, strict=True)]
+
+
+def parsed(data: bytes, url: str) -> RunManifest:
+    """The manifest that ``data``, read at ``url``, is; raises VoxmillError where it is none of this version."""
+    try:
+        return RunManifest.model_validate_json(data)
+    except ValidationError as error:
+        first = error.errors()[0]
+        what = f"not a manifest of this version: {'.'.join(map(str, first['loc']))}: {first['msg']}"
+        raise VoxmillError(what, url, "Read it with the version of voxmill that wrote it") from None
 
 
 def latest(ledgers: list[pa.Table]) -> list[pa.Table]:
@@ -121,8 +133,13 @@ def _to_retry(members: pa.Table) -> pa.Table:
 
 def _read(url: str, storage: Storage) -> pa.Table:
     fs, path = open_filesystem(url, storage)
-    with fs.open(path, "rb") as file:
-        return pq.read_table(file)
+    try:
+        with fs.open(path, "rb") as file:
+            return pq.read_table(file)
+    except (FileNotFoundError, pa.ArrowInvalid) as error:
+        why = "is missing" if isinstance(error, FileNotFoundError) else "is damaged"
+        do = "Restore it, or remove the run's manifest beside it: what the run published is then done again"
+        raise VoxmillError(f"this ledger of a published run {why}", url, do) from error
 
 
 def _names(table: pa.Table) -> pa.ChunkedArray:
