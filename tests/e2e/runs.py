@@ -12,7 +12,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from schemas.config import Recipe, Storage
+from schemas.config import Cluster, Recipe, Storage
 from schemas.manifest import RunManifest
 from workers.storage import open_filesystem
 
@@ -21,7 +21,8 @@ from workers.storage import open_filesystem
 class Mill:
     """Runs the flow with fixed engines, on the Ray and the Prefect of the test session.
 
-    Whisper hears fitted windows, for time: what it hears in whole ones is tested with the engine.
+    Whisper hears fitted windows, for time: what it hears in whole ones is tested with the engine. Each engine is loaded
+    once, as loading takes longer than all the work there is.
     """
 
     transcribers: tuple[str, ...]
@@ -34,6 +35,7 @@ class Mill:
         recipe = recipe.model_copy(update={"asr": recipe.asr.model_copy(update={"whisper_window": "fitted"})})
         trusted = [spec.partition(":")[2] for spec in self.transcribers]
         form = {"transcribers": self.transcribers, "trusted": trusted, "language": "en", "recipe": recipe, **form}
+        form.setdefault("cluster", Cluster(actors=dict.fromkeys(self.transcribers, 1)))
         state = corpus(sources=[str(one) for one in sources], destination=str(destination), return_state=True, **form)
         outcome = state.result(raise_on_failure=False)
         if isinstance(outcome, BaseException):

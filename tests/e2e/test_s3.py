@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import boto3
 import psutil
 import pytest
+from prefect.settings import PREFECT_API_URL
 
 from infra.demo.packs import tar_bytes, tar_gz_bytes
 from schemas.config import Sharding, Storage
@@ -59,9 +60,9 @@ def staged(fs: s3fs.S3FileSystem, destination: str) -> list[str]:
 
 @contextmanager
 def driver(command: list[str], folder: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """A run in a process of its own, its words in ``folder/log``; it and all it started are gone at the end."""
-    environment = {**os.environ, "PREFECT_HOME": str(folder / "prefect")}
-    environment.pop("PREFECT_API_URL", None)
+    """A run in a process of its own, on the Prefect of the test session, its words in ``folder/log``; it and all it
+    started are gone at the end."""
+    environment = {**os.environ, "PREFECT_HOME": str(folder / "prefect"), "PREFECT_API_URL": PREFECT_API_URL.value()}
     with open(folder / "log", "wb") as log:
         process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=subprocess.STDOUT)
     try:
