@@ -253,9 +253,9 @@ def test_what_is_in_force_is_what_no_later_run_names(runs: list[list[tuple[str, 
 @pytest.mark.parametrize(
     ("name", "content", "told"),
     [
-        ("1.json", b'{"run_id": 1}', r"not a manifest of this version: .*_runs/1.json"),
-        ("1.members.parquet", b"PAR1", r"is damaged.*_runs/1.members.parquet.*Restore it"),
-        ("1.members.parquet", None, r"is missing.*_runs/1.members.parquet.*Restore it"),
+        ("1.json", b'{"run_id": 1}', r"_runs/1.json: not a manifest of this version"),
+        ("1.members.parquet", b"PAR1", r"_runs/1.members.parquet: this ledger .* is damaged. Restore it"),
+        ("1.members.parquet", None, r"_runs/1.members.parquet: this ledger .* is missing. Restore it"),
     ],
 )
 def test_a_run_that_cannot_be_read_is_told_in_one_line(
