@@ -33,7 +33,8 @@ def process_shards(
 ) -> Iterator[Receipt]:
     """Process ``shards`` on the Ray that is connected and yield a receipt for each as it finishes, in any order.
 
-    One-way streams begin first, then the longest shards, so that the last ones are short.
+    One-way streams begin first, then what takes longest, so that the last shards are short. Engines spend time on each
+    recording as well as on each second.
     ``done``: shards of one-way streams to leave out, for they have a receipt. A one-way stream yields a receipt per
     shard it gives and a last one of its own. Raises VoxmillError where a stage cannot start or workers keep dying.
     """
@@ -45,7 +46,7 @@ def process_shards(
     stages = engine_stages(job.recipe, job.storage)
     unknown = any(shard.is_stream for shard in shards)
     share = start([stage.pool for stage in stages], None if unknown else len(shards), cluster)
-    longest_first = sorted(shards, key=lambda shard: (not shard.is_stream, -shard.estimated_s))
+    longest_first = sorted(shards, key=lambda shard: (not shard.is_stream, -shard.estimated_s - len(shard.members)))
     dataset = ray.data.from_blocks([pack(shard) for shard in longest_first])
     dataset = on_tasks(dataset, front, share["front"], job=job, published=ray.put(published), done=ray.put(done))
     for stage in stages:
