@@ -15,6 +15,8 @@ from workers.cluster import Share, shares
 from workers.stage import OnBlock
 
 ROUND_TRIP = "round trip"
+# Ray Data looks for finished tasks every 0.1 s, which takes a seventh of a core all the time; shards take seconds.
+_LOOKS_EVERY_S = 0.25
 
 
 def start(pools: list[str], shards: int | None, cluster: Cluster) -> dict[str, Share]:
@@ -24,7 +26,9 @@ def start(pools: list[str], shards: int | None, cluster: Cluster) -> dict[str, S
     """
     import ray
     import ray.data
+    from ray.data._internal.execution import streaming_executor_state
 
+    streaming_executor_state.WAIT_FOR_TASK_COMPLETION_TIMEOUT_S = _LOOKS_EVERY_S
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     context = ray.data.DataContext.get_current()
     # One byte, not None: a row cannot be split, so every shard becomes a block of its own at once. With None, Ray 2.60
