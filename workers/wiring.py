@@ -92,10 +92,7 @@ class EngineStage:
 
 
 def on_actors(dataset: Any, stage: EngineStage, share: Share) -> Any:
-    """``stage`` over every block, in a pool of actors that each load the engine once.
-
-    On CPUs, where a shard takes its time, none waits at one actor while another has nothing to do.
-    """
+    """``stage`` over every block, in a pool of actors that each load the engine once."""
     import ray.data
 
     return dataset.map_batches(
@@ -105,7 +102,7 @@ def on_actors(dataset: Any, stage: EngineStage, share: Share) -> Any:
         fn_constructor_args=(stage.name, stage.build, share.gpus),
         num_cpus=share.cpus,
         num_gpus=share.gpus,
-        compute=ray.data.ActorPoolStrategy(size=share.workers, max_tasks_in_flight_per_actor=None if share.gpus else 1),
+        compute=ray.data.ActorPoolStrategy(size=share.workers),
     )
 
 
