@@ -117,7 +117,7 @@ def join_late(receipts: Sequence[Receipt], recipe: Recipe, staging: Staging, sto
                 late[receipt.archive_uri] = {row.pop("member"): row for row in rows}
     todo = [receipt for receipt in receipts if receipt.archive_uri in late and receipt.members_in]
     arguments = [(one, late[one.archive_uri], recipe, staging.url, storage) for one in todo]
-    joined = {receipt.shard_id: receipt for receipt in fan_out(apply_late, arguments, _staged_bytes(todo, _SCORED))}
+    joined = {receipt.shard_id: receipt for receipt in fan_out(apply_late, arguments, _scored_bytes(todo))}
     return [joined.get(receipt.shard_id, receipt) for receipt in receipts]
 
 
@@ -130,7 +130,7 @@ def choose_input(
         return list(receipts), ""
     chosen, why = choose(receipts, recipe, staging)
     arguments = [(one, chosen, recipe, staging.url, storage) for one in receipts]
-    return fan_out(apply_choice, arguments, _staged_bytes(receipts, _SCORED)), why
+    return fan_out(apply_choice, arguments, _scored_bytes(receipts)), why
 
 
 def write_parts(parts: Sequence[Part], destination: str, staging: Staging, storage: Storage) -> list[PublishedFile]:
@@ -139,12 +139,13 @@ def write_parts(parts: Sequence[Part], destination: str, staging: Staging, stora
     return fan_out(write_part, [(part, destination, staging.url, storage) for part in parts], size)
 
 
-_SCORED = ("utterances", "transcripts")
 SMALL_BYTES = 64 << 20  # are through before Ray has started processes for them
 
 
-def _staged_bytes(receipts: Sequence[Receipt], tables: Sequence[str]) -> int:
-    return sum(file.bytes for receipt in receipts for file in receipt.files if file.table in tables)
+def _scored_bytes(receipts: Sequence[Receipt]) -> int:
+    """Staged bytes of the tables that scoring again reads."""
+    scored = ("utterances", "transcripts")
+    return sum(file.bytes for receipt in receipts for file in receipt.files if file.table in scored)
 
 
 def fan_out(function: Callable[..., Any], calls: Sequence[tuple[Any, ...]], size: int) -> list[Any]:

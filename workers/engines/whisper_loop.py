@@ -55,7 +55,6 @@ class WhisperLoop(ABC):
             raise VoxmillError("an English-only model cannot translate", spec, "Choose a multilingual one.")
         self.spec, self.settings, self.device, self.n_mels = spec, settings, device, n_mels
         self.multilingual, self.num_languages = num_languages > 0, num_languages or 99
-        self.windows = windows
         self.capacity = Capacity(windows * CHUNK_LENGTH, max_waste=0.0)
         self.mel_capacity = Capacity(min(_MEL_SAMPLES, windows * N_SAMPLES))
         self.padding = Padding()
@@ -71,6 +70,11 @@ class WhisperLoop(ABC):
         except ValueError as error:  # every window would fail with it
             what = f"asr.initial_prompt {settings.initial_prompt!r} holds one of the model's special tokens"
             raise VoxmillError(what, spec, "Leave out what stands between <| and |>.") from error
+
+    @property
+    def windows(self) -> int:
+        """Windows of 30 s that make a batch at most."""
+        return int(self.capacity.limit // CHUNK_LENGTH)
 
     @abstractmethod
     def _encode(self, windows: list[torch.Tensor]) -> Any:
