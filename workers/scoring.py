@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
+from dataclasses import astuple
 from typing import Any
 
-from schemas.config import Recipe
-from workers.quality.flags import COMPRESSION_RATIO, Evidence, flags
+from schemas.config import AsrSettings, Recipe
+from workers.quality.flags import WHISPERS, Evidence, Limits, flags
 from workers.quality.normalize import normalize, scoring_language
 from workers.quality.pieces import score_pieces
 from workers.quality.score import Score, score_many
@@ -33,12 +34,18 @@ def score_rows(utterances: list[Row], transcripts: list[Row], recipe: Recipe) ->
     _score_transcripts(transcripts, owners, languages)
     heard = {(row["utterance_id"], row["engine"], row["input"]): row for row in transcripts}
     _agreement(utterances, heard, recipe.asr.transcribers, languages)
-    loops = recipe.asr.compression_ratio_threshold or COMPRESSION_RATIO
+    limits = _limits(recipe.asr)
     for row in utterances:
         chosen = heard.get((row["utterance_id"], row["transcript_engine"], row["transcript_input"]), {})
         row["wer"], row["cer"] = chosen.get("wer"), chosen.get("cer")
         others = [heard.get((row["utterance_id"], engine, "raw")) for engine in recipe.asr.transcribers[1:2]]
-        row["flags"] = flags(_evidence(row, chosen, next((other for other in others if other), {})), loops)
+        row["flags"] = flags(_evidence(row, chosen, next((other for other in others if other), {})), limits)
+
+
+def _limits(asr: AsrSettings) -> Limits:
+    """The guards of the settings; Whisper's own where one is left out, for what was let through is odd all the same."""
+    given = (asr.compression_ratio_threshold, asr.logprob_threshold, asr.no_speech_threshold)
+    return Limits(*(own if value is None else value for own, value in zip(astuple(WHISPERS), given, strict=True)))
 
 
 def _evidence(utterance: Row, chosen: Row, second: Row) -> Evidence:

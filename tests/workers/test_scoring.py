@@ -47,3 +47,27 @@ def test_a_lost_piece_is_no_error_of_the_others(scope: str, heard: int, deletion
     score_rows(utterances, transcripts, Recipe.model_validate({"asr": {"transcribers": [engine]}}))
     assert [row.get("deletions") for row in transcripts] == [deletions] * heard
     assert all(row["normalized_text"] for row in transcripts)
+
+
+@pytest.mark.parametrize(
+    ("asr", "flags"),
+    [
+        ({}, ["low_confidence"]),
+        ({"logprob_threshold": None}, ["low_confidence"]),
+        ({"logprob_threshold": -1.5}, []),
+        ({"no_speech_threshold": 0.2}, ["music_or_noise", "low_confidence", "probable_hallucination"]),
+        ({"compression_ratio_threshold": 1.1}, ["repetition", "low_confidence"]),
+    ],
+)
+def test_flags_follow_the_guards_of_the_settings(asr: dict[str, float | None], flags: list[str]) -> None:
+    engine = "whisper:tiny"
+    utterance: dict[str, Any] = {
+        "utterance_id": "u", "language": "en", "reference": None, "transcript_engine": engine,
+        "transcript_input": "raw", "duration_s": 3.0, "speech_ratio": 0.9,
+    }  # fmt: skip
+    transcript = {
+        "utterance_id": "u", "engine": engine, "input": "raw", "text": "a quick fox jumps over a lazy dog",
+        "avg_logprob": -1.2, "no_speech_prob": 0.4, "compression_ratio": 1.2,
+    }  # fmt: skip
+    score_rows([utterance], [transcript], Recipe.model_validate({"asr": {"transcribers": [engine], **asr}}))
+    assert utterance["flags"] == flags

@@ -298,7 +298,8 @@ class WhisperLoop(ABC):
         rows = [item.encoded for item, _ in attempts]
         features = torch.cat(rows) if isinstance(rows[0], torch.Tensor) else np.concatenate(rows)
         languages = [item.language or "en" for item, _ in attempts]
-        seeds = [item.seed() + round(10 * temperature) for item, temperature in attempts]
+        seed_of = {id(item): item.seed() for item, _ in attempts}
+        seeds = [seed_of[id(item)] + round(10 * temperature) for item, temperature in attempts]
         decoded = self._decode_once(features, [temperature for _, temperature in attempts], languages, seeds)
         return [checked(result) for result in decoded]
 

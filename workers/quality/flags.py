@@ -6,9 +6,6 @@ from dataclasses import dataclass
 
 from workers.quality.normalize import is_unspaced, primary_language
 
-COMPRESSION_RATIO = 2.4  # Whisper's own threshold for looping text (whisper/transcribe.py)
-AVG_LOGPROB = -1.0  # Whisper's threshold for a failed decoding, mean natural log-probability per token
-NO_SPEECH_PROB = 0.6  # Whisper's threshold for silence
 CLIPPED_RATIO = 0.001  # one sample in a thousand at full scale is heard as distortion
 LOW_SNR_DB = 5.0  # speech barely above its noise; recognisers degrade steeply below
 LITTLE_SPEECH = 0.1  # share of an utterance that holds speech
@@ -26,10 +23,11 @@ MIN_RATE_S = 2.0  # shorter utterances are mostly edges, their rates say nothing
 FLAGS: dict[str, str] = {
     "clipped": "at least 0.1% of the samples are at full scale",
     "low_snr": "estimated signal-to-noise ratio below 5 dB",
-    "music_or_noise": "under 10% of the audio is speech, or the engine finds no speech (over 0.6) and is unsure of it",
+    "music_or_noise": "under 10% of the audio is speech, or the engine finds no speech (over asr.no_speech_threshold, "
+    "0.6) and is unsure of it",
     "empty_transcript": "nothing was heard",
     "repetition": "the transcript loops: it compresses by more than asr.compression_ratio_threshold (2.4)",
-    "low_confidence": "mean log-probability below -1.0 per token",
+    "low_confidence": "mean log-probability per token below asr.logprob_threshold (-1.0)",
     "probable_hallucination": "text that the audio hardly holds: heard where no speech is found, or where the other "
     "engine heard nothing, or looping and too fast to be spoken",
     "engines_disagree": "the two engines differ in more than 60% of the words",
@@ -39,6 +37,21 @@ FLAGS: dict[str, str] = {
     "too_fast": "the reference (or transcript, without one) has more text than can be spoken in the time",
     "too_slow": "the reference (or transcript, without one) has too little text for the time",
 }  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Where a text counts as looping, improbable or heard in silence; by default as in whisper/transcribe.py.
+
+    ``avg_logprob`` is a mean natural log-probability per token.
+    """
+
+    compression_ratio: float = 2.4
+    avg_logprob: float = -1.0
+    no_speech_prob: float = 0.6
+
+
+WHISPERS = Limits()
 
 
 @dataclass(frozen=True)
@@ -95,18 +108,18 @@ def _pace(evidence: Evidence) -> tuple[bool, bool]:
     return too_fast, speech_s >= MIN_RATE_S and chars < slow * speech_s
 
 
-def flags(evidence: Evidence, compression_ratio: float = COMPRESSION_RATIO) -> list[str]:
-    """The flags of one utterance, names of :data:`FLAGS` in its order; a text that compresses by more than
-    ``compression_ratio`` loops.
+def flags(evidence: Evidence, limits: Limits = WHISPERS) -> list[str]:
+    """The flags of one utterance, names of :data:`FLAGS` in its order.
 
     >>> flags(Evidence(duration_s=3.0, transcript="thank you for watching", speech_ratio=0.02, clipped_ratio=0.0))
     ['music_or_noise', 'probable_hallucination']
     """
     e = evidence
     heard = len(e.transcript.split())
-    unsure = _below(e.avg_logprob, AVG_LOGPROB)
-    no_speech = _below(e.speech_ratio, LITTLE_SPEECH) or (_above(e.no_speech_prob, NO_SPEECH_PROB) and unsure)
-    repetition = _above(e.compression_ratio, compression_ratio)
+    unsure = _below(e.avg_logprob, limits.avg_logprob)
+    silent = _above(e.no_speech_prob, limits.no_speech_prob)
+    no_speech = _below(e.speech_ratio, LITTLE_SPEECH) or (silent and unsure)
+    repetition = _above(e.compression_ratio, limits.compression_ratio)
     too_fast, too_slow = _pace(e)
     spoken_too_fast, _ = _pace(Evidence(e.duration_s, e.transcript, heard_language=e.heard_language))
     other_silent = e.second_transcript is not None and not e.second_transcript
