@@ -28,6 +28,8 @@ _STARTS = 3  # a busy machine can take longer than Ray waits
 _QUIET = {"RAY_BACKEND_LOG_LEVEL": "fatal"}  # Ray's core warns on stderr of Ray Data's own ways
 # A machine that is busy for half a minute is not dead: 60 checks missed, 3 s apart, instead of 5.
 _PATIENT = {"RAY_health_check_failure_threshold": "60", "RAY_health_check_timeout_ms": "60000"}
+# A process of a task stage that waits for a minute is kept, instead of a second: a new one imports for seconds.
+_KEPT = {"RAY_idle_worker_killing_time_threshold_ms": "60000"}
 
 
 @contextmanager
@@ -130,7 +132,7 @@ def _start_local(cluster: Cluster) -> None:
     import ray
 
     # Workers inherit the environment of a Ray that this process starts.
-    for name, value in {**_THREADS, **_MEMORY, **_QUIET, **_PATIENT}.items():
+    for name, value in {**_THREADS, **_MEMORY, **_QUIET, **_PATIENT, **_KEPT}.items():
         os.environ.setdefault(name, value)
     for attempt in range(1, _STARTS + 1):
         try:

@@ -33,8 +33,6 @@ def process_shards(
 ) -> Iterator[Receipt]:
     """Process ``shards`` on the Ray that is connected and yield a receipt for each as it finishes, in any order.
 
-    One-way streams begin first, then what takes longest, so that the last shards are short. Engines spend time on each
-    recording as well as on each second.
     ``done``: shards of one-way streams to leave out, for they have a receipt. A one-way stream yields a receipt per
     shard it gives and a last one of its own. Raises VoxmillError where a stage cannot start or workers keep dying.
     """
@@ -46,12 +44,28 @@ def process_shards(
     stages = engine_stages(job.recipe, job.storage)
     unknown = any(shard.is_stream for shard in shards)
     share = start([stage.pool for stage in stages], None if unknown else len(shards), cluster)
-    longest_first = sorted(shards, key=lambda shard: (not shard.is_stream, -shard.estimated_s - len(shard.members)))
-    dataset = ray.data.from_blocks([pack(shard) for shard in longest_first])
+    dataset = ray.data.from_blocks([pack(shard) for shard in in_order(shards)])
     dataset = on_tasks(dataset, front, share["front"], job=job, published=ray.put(published), done=ray.put(done))
     for stage in stages:
         dataset = on_actors(dataset, stage, share[stage.pool])
     yield from receipts(on_tasks(dataset, write, share["write"], job=job))
+
+
+def in_order(shards: Sequence[Shard]) -> list[Shard]:
+    """The order in which ``shards`` begin: one-way streams, then the plan's, but the lightest quarter last.
+
+    The last ones are short then, and no actor waits long for another at the end. What is heavy is not put together:
+    as much memory would be needed at once as the corpus holds heavy shards. Engines spend time on each recording as
+    well as on each second.
+    """
+    streams, planned = ([shard for shard in shards if shard.is_stream is kind] for kind in (True, False))
+
+    def weight(shard: Shard) -> float:
+        return shard.estimated_s + len(shard.members)
+
+    lightest = sorted(planned, key=weight, reverse=True)[len(planned) - len(planned) // 4 :]
+    last = {shard.id for shard in lightest}
+    return [*streams, *(shard for shard in planned if shard.id not in last), *lightest]
 
 
 def engine_stages(recipe: Recipe, storage: Storage) -> list[EngineStage]:

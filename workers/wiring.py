@@ -28,6 +28,8 @@ def start(pools: list[str], shards: int | None, cluster: Cluster) -> dict[str, S
     import ray.data
     from ray.data._internal.execution import streaming_executor_state
 
+    from workers import queue
+
     streaming_executor_state.WAIT_FOR_TASK_COMPLETION_TIMEOUT_S = _LOOKS_EVERY_S
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     context = ray.data.DataContext.get_current()
@@ -39,6 +41,7 @@ def start(pools: list[str], shards: int | None, cluster: Cluster) -> dict[str, S
     context.execution_options.preserve_order = False
     context.raise_original_map_exception = True
     context.max_errored_blocks = 0
+    queue.bound(context)
     resources = ray.cluster_resources()
     cpus = resources.get("CPU", 1.0) if cluster.cpus is None else cluster.cpus
     gpus = resources.get("GPU", 0.0) if cluster.gpu_count is None else float(cluster.gpu_count)
