@@ -16,7 +16,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
-from whisper.audio import CHUNK_LENGTH
 
 from infra.demo import evaluate
 from schemas.config import AsrSettings, AudioSettings
@@ -90,7 +89,7 @@ def main() -> None:
     settings = AsrSettings(fallback_temperatures=())  # what a fallback draws at random cannot agree
     engine = load_transcriber(options.spec, "cpu", settings)
     if options.windows and isinstance(engine, WhisperLoop):
-        engine.capacity = Capacity(options.windows * CHUNK_LENGTH, max_waste=0.0)
+        engine.capacity = Capacity(options.windows, max_waste=0.0)
     answers = engine.transcribe(clips, ["en"] * len(clips))
     ours = [answer.text.strip() if isinstance(answer, Transcription) else f"({answer.message})" for answer in answers]
     theirs = [text.strip() for text in library(options.spec)(clips)]

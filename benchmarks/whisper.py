@@ -152,7 +152,7 @@ def main() -> None:
             )
 
         if options.batch:
-            engine.capacity.limit = 30.0 * options.batch
+            engine.capacity.limit = options.batch
         windows: tuple[Literal["full", "fitted"], ...] = ("full", "fitted")
         for window in windows:
             engine.settings = _settings(window)

@@ -114,7 +114,7 @@ def test_failures_of_several_batches_are_decoded_again_together(
         return [replace(results[0], compression_ratio=2.5), *results[1:]]
 
     monkeypatch.setattr(engine, "_decode_once", spy)
-    monkeypatch.setattr(engine, "capacity", loop.Capacity(60.0, max_waste=0.0))
+    monkeypatch.setattr(engine, "capacity", loop.Capacity(2.0, max_waste=0.0))
     monkeypatch.setattr(engine, "settings", AsrSettings(fallback_temperatures=(0.2,)))
     short = [clip[:24_000] for clip in [*clips, *clips]]
     got = engine.transcribe(short, ["en"] * len(short))

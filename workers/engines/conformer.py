@@ -26,7 +26,7 @@ from workers.engines.nemo_words import PathWords, SpokenWord, decoding_of, follo
 
 # nemo.collections.asr.parts.mixins.transcription.TranscriptionTensorDataset: shorter audio is padded on both sides
 MIN_S = 1.0
-_BATCH_S_ON_CPU = 120.0
+_BATCH_S_ON_CPU = 30.0
 _BATCH_S_ON_CUDA = 2_400.0
 _BATCH_S_PER_GB = 30.0  # of memory that the process may take: the whole of the above on 80 GB
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from whisper.audio import CHUNK_LENGTH, HOP_LENGTH, N_FFT, N_FRAMES, N_SAMPLES, SAMPLE_RATE, mel_filters
+from whisper.audio import HOP_LENGTH, N_FFT, N_FRAMES, N_SAMPLES, SAMPLE_RATE, mel_filters
 from whisper.decoding import DecodingResult
 from whisper.tokenizer import LANGUAGES, Tokenizer, get_tokenizer
 from whisper.utils import get_end
@@ -32,6 +32,7 @@ FRAMES_PER_TICK = 2  # mel frames per timestamp token: 20 ms
 SECONDS_PER_TICK = FRAMES_PER_TICK * HOP_LENGTH / SAMPLE_RATE
 FRAMES_PER_S = SAMPLE_RATE // HOP_LENGTH
 _FITTED_STEP = FRAMES_PER_S  # fitted windows last whole seconds, so that clips of similar length share a batch
+_TEXT_PLACES = 448  # of a row's keys and values: n_text_ctx of every published model, beside one place per two frames
 FITTED_MARGIN = 100  # frames of silence that a fitted window keeps after its audio
 _TOGETHER = 4  # batches whose failures are decoded again together: what is kept of them until then is bounded
 _MEL_SAMPLES = 120 * SAMPLE_RATE  # audio whose spectrogram is computed at once: some 50 MB of intermediate values
@@ -55,7 +56,7 @@ class WhisperLoop(ABC):
             raise VoxmillError("an English-only model cannot translate", spec, "Choose a multilingual one.")
         self.spec, self.settings, self.device, self.n_mels = spec, settings, device, n_mels
         self.multilingual, self.num_languages = num_languages > 0, num_languages or 99
-        self.capacity = Capacity(windows * CHUNK_LENGTH, max_waste=0.0)
+        self.capacity = Capacity(windows, max_waste=0.0)
         self.mel_capacity = Capacity(min(_MEL_SAMPLES, windows * N_SAMPLES))
         self.padding = Padding()
         self.tokenizer = self._tokenizer("en")
@@ -74,7 +75,7 @@ class WhisperLoop(ABC):
     @property
     def windows(self) -> int:
         """Windows of 30 s that make a batch at most."""
-        return int(self.capacity.limit // CHUNK_LENGTH)
+        return int(self.capacity.limit)
 
     @abstractmethod
     def _encode(self, windows: list[torch.Tensor]) -> Any:
@@ -188,8 +189,7 @@ class WhisperLoop(ABC):
                 windows.append(window)
             return self._most_probable(self._encode(windows))
 
-        lengths = [float(CHUNK_LENGTH)] * len(items)
-        for item, detected in zip(items, self._each(items, self.capacity, lengths, process), strict=True):
+        for item, detected in zip(items, self._each(items, self.capacity, [1.0] * len(items), process), strict=True):
             if detected is not None:
                 item.language, item.detected = detected[0], detected
 
@@ -210,7 +210,7 @@ class WhisperLoop(ABC):
 
     def _round(self, items: list[Recording]) -> None:
         """Decode the current window of every item and move each to its next; some batches at a time."""
-        batches = plan_batches([self._width(item.window) / FRAMES_PER_S for item in items], self.capacity)
+        batches = plan_batches([self._weight(item) for item in items], self.capacity)
         for start in range(0, len(batches), _TOGETHER):
             some = [items[i] for batch in batches[start : start + _TOGETHER] for i in batch]  # planned as they were
             for item, result in zip(some, self._decode(some), strict=True):
@@ -223,6 +223,10 @@ class WhisperLoop(ABC):
         if self.settings.whisper_window == "full":
             return N_FRAMES
         return min(N_FRAMES, -(-(size + FITTED_MARGIN) // _FITTED_STEP) * _FITTED_STEP)
+
+    def _weight(self, item: Recording) -> float:
+        """What the current window of ``item`` needs of memory, as a share of what one of 30 s needs."""
+        return (self._width(item.window) / 2 + _TEXT_PLACES) / (N_FRAMES / 2 + _TEXT_PLACES)
 
     def _window(self, item: Recording, seek: int, size: int, width: int = N_FRAMES) -> torch.Tensor:
         """``size`` frames of ``item`` from ``seek`` on, padded with zeros to ``width`` frames, (n_mels, width)."""
@@ -247,8 +251,7 @@ class WhisperLoop(ABC):
 
     def _pass(self, items: list[Recording], process: Any) -> list[Any]:
         """As :meth:`_each`, over the items' current windows."""
-        lengths = [self._width(item.window) / FRAMES_PER_S for item in items]
-        return self._each(items, self.capacity, lengths, process)
+        return self._each(items, self.capacity, [self._weight(item) for item in items], process)
 
     def _listen(self, items: list[Recording]) -> Any:
         """Encode one window of each, which tells the language of those that have none."""
@@ -278,7 +281,7 @@ class WhisperLoop(ABC):
         The result of each is that of the first temperature at which it passes or fails for good, else of the last.
         """
         attempts = [(item, temperature) for temperature in rising for item in items]
-        lengths = [self._width(item.window) / FRAMES_PER_S for item, _ in attempts]
+        lengths = [self._weight(item) for item, _ in attempts]
         answers = run_batches(
             lengths, self.capacity, lambda batch: self._again([attempts[i] for i in batch]), self._release
         )
