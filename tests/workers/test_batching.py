@@ -24,6 +24,11 @@ def test_every_item_once_within_the_limits(lengths: list[float], limit: float, m
     assert padding_waste(lengths, batches) <= max_waste + 1e-9
 
 
+@given(st.floats(0.01, 30.0), st.integers(1, 300))
+def test_equal_lengths_share_a_batch_where_no_padding_is_allowed(length: float, count: int) -> None:
+    assert len(plan_batches([length] * count, Capacity(length * count * 1.001, max_waste=0.0))) == 1
+
+
 @given(LENGTHS, st.data())
 def test_the_plan_depends_on_lengths_alone(lengths: list[float], data: st.DataObject) -> None:
     order = data.draw(st.permutations(range(len(lengths))))

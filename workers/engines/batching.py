@@ -35,6 +35,8 @@ _LOST = (
     "cufft_exec_failed",
 )
 
+_ROUNDING = 1e-9  # the sum of equal lengths may be less than their number times one of them
+
 
 @dataclass
 class Capacity:
@@ -60,7 +62,7 @@ def plan_batches(lengths: Sequence[float], capacity: Capacity) -> list[list[int]
     for index in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
         if batches:
             padded = lengths[batches[-1][0]] * (len(batches[-1]) + 1)
-            if padded <= capacity.limit and padded <= (real + lengths[index]) * (1 + capacity.max_waste):
+            if padded <= capacity.limit and padded <= (real + lengths[index]) * (1 + capacity.max_waste + _ROUNDING):
                 batches[-1].append(index)
                 real += lengths[index]
                 continue

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 import whisper
+from whisper.audio import N_FRAMES
 from whisper.decoding import DecodingOptions, DecodingResult
 from whisper.model import AudioEncoder, Conv1d, Linear
 from whisper.timing import add_word_timestamps
@@ -106,8 +107,13 @@ class WhisperTranscriber(WhisperLoop):
         super().__init__(checkpoint.spec, settings, self.model.device, dims.n_mels, languages, windows)
 
     def _encode(self, windows: list[torch.Tensor]) -> torch.Tensor:
-        mel = torch.stack(windows)
-        return encode(self.model.encoder, mel.half() if self.fp16 else mel)
+        """On a CPU a minute of audio at a time: what more gives at once does not fit its caches, and takes longer."""
+        together = len(windows) if self.fp16 else 2 * N_FRAMES // windows[0].shape[1]
+        encoded = []
+        for start in range(0, len(windows), together):
+            mel = torch.stack(windows[start : start + together])
+            encoded.append(encode(self.model.encoder, mel.half() if self.fp16 else mel))
+        return torch.cat(encoded)
 
     def _most_probable(self, features: torch.Tensor) -> list[tuple[str, float]]:
         """As ``whisper.decoding.detect_language``, which would take a fitted window's features for a spectrogram."""
