@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import astuple
 from typing import Any
 
 from schemas.config import AsrSettings, Recipe
-from workers.quality.flags import WHISPERS, Evidence, Limits, flags
+from workers.quality.flags import Evidence, Limits, flags
 from workers.quality.normalize import normalize, scoring_language
 from workers.quality.pieces import score_pieces
 from workers.quality.score import Score, score_many
@@ -44,8 +43,12 @@ def score_rows(utterances: list[Row], transcripts: list[Row], recipe: Recipe) ->
 
 def _limits(asr: AsrSettings) -> Limits:
     """The guards of the settings; Whisper's own where one is left out, for what was let through is odd all the same."""
-    given = (asr.compression_ratio_threshold, asr.logprob_threshold, asr.no_speech_threshold)
-    return Limits(*(own if value is None else value for own, value in zip(astuple(WHISPERS), given, strict=True)))
+    given = {
+        "compression_ratio": asr.compression_ratio_threshold,
+        "avg_logprob": asr.logprob_threshold,
+        "no_speech_prob": asr.no_speech_threshold,
+    }
+    return Limits(**{name: value for name, value in given.items() if value is not None})
 
 
 def _evidence(utterance: Row, chosen: Row, second: Row) -> Evidence:

@@ -108,12 +108,10 @@ class WhisperTranscriber(WhisperLoop):
 
     def _encode(self, windows: list[torch.Tensor]) -> torch.Tensor:
         """On a CPU a minute of audio at a time: what more gives at once does not fit its caches, and takes longer."""
-        together = len(windows) if self.fp16 else 2 * N_FRAMES // windows[0].shape[1]
-        encoded = []
-        for start in range(0, len(windows), together):
-            mel = torch.stack(windows[start : start + together])
-            encoded.append(encode(self.model.encoder, mel.half() if self.fp16 else mel))
-        return torch.cat(encoded)
+        mel = torch.stack(windows)
+        if self.fp16:
+            return encode(self.model.encoder, mel.half())
+        return torch.cat([encode(self.model.encoder, part) for part in mel.split(2 * N_FRAMES // mel.shape[2])])
 
     def _most_probable(self, features: torch.Tensor) -> list[tuple[str, float]]:
         """As ``whisper.decoding.detect_language``, which would take a fitted window's features for a spectrogram."""

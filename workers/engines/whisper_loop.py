@@ -226,7 +226,8 @@ class WhisperLoop(ABC):
 
     def _weight(self, item: Recording) -> float:
         """What the current window of ``item`` needs of memory, as a share of what one of 30 s needs."""
-        return (self._width(item.window) / 2 + _TEXT_PLACES) / (N_FRAMES / 2 + _TEXT_PLACES)
+        places = self._width(item.window) / FRAMES_PER_TICK
+        return (places + _TEXT_PLACES) / (N_FRAMES / FRAMES_PER_TICK + _TEXT_PLACES)
 
     def _window(self, item: Recording, seek: int, size: int, width: int = N_FRAMES) -> torch.Tensor:
         """``size`` frames of ``item`` from ``seek`` on, padded with zeros to ``width`` frames, (n_mels, width)."""
