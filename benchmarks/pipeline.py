@@ -18,8 +18,11 @@ import sys
 import tempfile
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager, suppress
+from multiprocessing import get_context
 from pathlib import Path
 
 import psutil
@@ -54,24 +57,24 @@ def link_sources(data: Path, folder: Path, hours: float) -> list[str]:
 
 
 class Memory(threading.Thread):
-    """Samples the proportional (PSS) memory of this process and all its descendants, in bytes."""
+    """Samples the proportional (PSS) memory of this process and all its descendants, in bytes; ``parts`` of the peak
+    are by the names of processes."""
 
     def __init__(self) -> None:
         super().__init__(daemon=True)
         self.peak = 0
+        self.parts: Counter[str] = Counter()
         self.stopped = threading.Event()
 
     def run(self) -> None:
         me = psutil.Process()
         while not self.stopped.wait(1.0):
-            self.peak = max(self.peak, sum(map(_pss, [me, *me.children(recursive=True)])))
-
-
-def _pss(process: psutil.Process) -> int:
-    try:
-        return process.memory_full_info().pss
-    except psutil.Error:
-        return 0
+            parts = Counter[str]()
+            for process in (me, *me.children(recursive=True)):
+                with suppress(psutil.Error):
+                    parts[process.cmdline()[0].rsplit("/", 1)[-1][:60]] += process.memory_full_info().pss
+            if parts.total() > self.peak:
+                self.peak, self.parts = parts.total(), parts
 
 
 def _stolen_s() -> float:
@@ -143,6 +146,8 @@ def run(sources: list[str], destination: str, arguments: argparse.Namespace) -> 
             stages[name] = stages.get(name, 0.0) + spent.cpu_s * _share_after(first, spent)
     for name, spent_s in stages.items():
         print(f"  {name:45s} {spent_s:8.1f} CPU s")
+    for name, size in memory.parts.most_common(12):
+        print(f"  {name:60s} {size / 2**20:8.0f} MiB at the peak")
     return {
         "audio_s": sum(receipt.audio_s for receipt in receipts),
         "start_up_s": first - begun,
@@ -166,7 +171,8 @@ def main() -> None:
     for hours in [arguments.hours, *([arguments.hours * arguments.grow] if arguments.grow else [])]:
         with tempfile.TemporaryDirectory() as folder:
             sources = link_sources(arguments.data.resolve(), Path(folder) / "in", hours)
-            found = run(sources, str(Path(folder) / "out"), arguments)
+            with ProcessPoolExecutor(1, get_context("spawn")) as fresh:  # which starts as that of a nightly run does
+                found = fresh.submit(run, sources, str(Path(folder) / "out"), arguments).result()
         ideal = found["cpu_s"] / arguments.cpus
         peak = f", peak {found['peak_bytes'] / 2**30:.2f} GiB" if arguments.grow else ""
         print(
