@@ -107,11 +107,12 @@ class WhisperTranscriber(WhisperLoop):
         super().__init__(checkpoint.spec, settings, self.model.device, dims.n_mels, languages, windows)
 
     def _encode(self, windows: list[torch.Tensor]) -> torch.Tensor:
-        """On a CPU a minute of audio at a time: what more gives at once does not fit its caches, and takes longer."""
+        """On a CPU half a minute of audio at a time: what more gives at once does not fit its caches, or needs new pages
+        of memory in every layer, and takes longer."""
         mel = torch.stack(windows)
         if self.fp16:
             return encode(self.model.encoder, mel.half())
-        return torch.cat([encode(self.model.encoder, part) for part in mel.split(2 * N_FRAMES // mel.shape[2])])
+        return torch.cat([encode(self.model.encoder, part) for part in mel.split(N_FRAMES // mel.shape[2])])
 
     def _most_probable(self, features: torch.Tensor) -> list[tuple[str, float]]:
         """As ``whisper.decoding.detect_language``, which would take a fitted window's features for a spectrogram."""
