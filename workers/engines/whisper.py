@@ -107,8 +107,8 @@ class WhisperTranscriber(WhisperLoop):
         super().__init__(checkpoint.spec, settings, self.model.device, dims.n_mels, languages, windows)
 
     def _encode(self, windows: list[torch.Tensor]) -> torch.Tensor:
-        """On a CPU half a minute of audio at a time: what more gives at once does not fit its caches, or needs new pages
-        of memory in every layer, and takes longer."""
+        """On a CPU half a minute of audio at a time: more does not fit its caches, and needs new memory pages in every
+        layer."""
         mel = torch.stack(windows)
         if self.fp16:
             return encode(self.model.encoder, mel.half())
