@@ -94,7 +94,8 @@ def quiet(verbose: bool) -> None:
     # Failures reach the reader as one line from `reported`; Prefect's own words for them come with a traceback.
     for name in ("prefect.flow_runs", "prefect.task_runs", "prefect.flows", "prefect.engine"):
         logging.getLogger(name).addFilter(_without_failures)
-    for name in ("prefect.server", "prefect._internal", "uvicorn", "fastapi", "httpx", "ray", "ray.data"):
+    queues = ("EventsWorker", "APILogWorker")  # Prefect's, which tell of every 4 s that sending takes at the end
+    for name in ("prefect.server", "prefect._internal", *queues, "uvicorn", "fastapi", "httpx", "ray", "ray.data"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
 
 
