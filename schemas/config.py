@@ -257,6 +257,12 @@ class Recipe(Settings):
     asr: AsrSettings = AsrSettings()
     tts: Speech = TtsSettings()
 
+    @model_validator(mode="after")
+    def _hears_what_is_made(self) -> Recipe:
+        if self.asr.first_input == "denoised" and self.denoise.method == "none":
+            raise ValueError("asr.chosen_input is denoised and denoise.method is none: no transcript would be chosen")
+        return self
+
     @property
     def round_trip(self) -> str:
         """The transcriber that hears the voice."""

@@ -38,9 +38,8 @@ class SilenceGuard:
     def check(self, utterance: Utterance, answer: Transcription) -> Transcription:
         """``answer``, without its words where the raw audio of ``utterance`` holds no speech to have them from."""
         logprob = answer.avg_logprob
-        if not (self.active and answer.text) or logprob is None:
-            return answer
-        if logprob >= UNSURE_LOGPROB and len(utterance.raw) < PLAIN_S * self.rate:
+        unsure = logprob is not None and logprob < UNSURE_LOGPROB  # a transducer tells nothing of how sure it is
+        if not (self.active and answer.text) or not (unsure or len(utterance.raw) >= PLAIN_S * self.rate):
             return answer
         return answer if self._share(utterance) else replace(answer, text="", words=())
 

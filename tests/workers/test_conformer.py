@@ -207,6 +207,37 @@ def test_words_lie_in_their_clips(checkpoints: dict[str, Path], kind: str, clips
         assert [word.text for word in one.words] == one.text.split()
 
 
+def test_a_text_with_other_words_than_its_pieces_keeps_its_words(
+    checkpoints: dict[str, Path], clips: list[np.ndarray], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine: Any = load_transcriber(f"conformer:{checkpoints['tdt_pieces']}", "cpu", AsrSettings(word_timestamps=True))
+    expected = engine.transcribe(clips, [None] * len(clips))
+    text_of = engine.model.decoding.decode_tokens_to_str_with_strip_punctuation
+    joined = lambda tokens: text_of(tokens).replace(" ", "", 1)  # noqa: E731  as where a space before a mark goes
+    monkeypatch.setattr(engine.model.decoding, "decode_tokens_to_str_with_strip_punctuation", joined)
+    got = engine.transcribe(clips, [None] * len(clips))
+    assert [one.text for one in got] == [one.text.replace(" ", "", 1) for one in expected]
+    several = [(one, was) for one, was in zip(got, expected, strict=True) if len(was.words) > 1]
+    assert several
+    assert all([word.text for word in one.words] == [word.text for word in was.words] for one, was in several)
+    assert all(word.probability is None for one, _ in several for word in one.words)
+
+
+def test_a_checkpoint_saved_with_all_of_its_beam_gives_the_best(
+    checkpoints: dict[str, Path], clips: list[np.ndarray], tmp_path: Path
+) -> None:
+    from nemo.collections.asr.models import ASRModel
+    from omegaconf import open_dict
+
+    model = ASRModel.restore_from(str(checkpoints["rnnt"]), map_location="cpu")
+    with open_dict(model.cfg):
+        model.cfg.decoding.strategy = "alsd"  # whose steps are bounded, whatever random weights say
+        model.cfg.decoding.beam = {"beam_size": 2, "return_best_hypothesis": False, "alsd_max_target_len": 0.5}
+    model.save_to(str(tmp_path / "beam.nemo"))
+    engine = load_transcriber(f"conformer:{tmp_path / 'beam.nemo'}", "cpu", AsrSettings())
+    assert all(isinstance(one, Transcription) for one in engine.transcribe(clips[-2:], [None] * 2))
+
+
 def _rates(model: Any) -> tuple[float, int]:
     return model.cfg["preprocessor"]["window_stride"], model.encoder.subsampling_factor
 

@@ -98,6 +98,8 @@ def test_the_language_chooses_the_rules() -> None:
     assert normalize(text, "en-GB") == "21 colors"
     assert normalize(text, "de") == normalize(text, None) == "twenty one colours"
     assert normalize("今天，天气", "zh-Hans") == normalize("今天天气", "yue") == "今 天 天 气"
+    assert normalize("今天，天气", "Chinese") == normalize("今天天气", "zho") == "今 天 天 气"
+    assert normalize("twenty one", "English") == normalize("twenty one", "eng") == "21"
 
 
 def test_normalising_loads_no_torch() -> None:

@@ -164,6 +164,7 @@ def test_the_round_trip_is_heard_and_a_refusal_keeps_the_utterance() -> None:
         (-0.05, 1, True, False, "one"),  # sure of it
         (-0.05, 2, True, False, ""),  # long enough for speech to be heard, were there any
         (None, 1, True, False, "one"),
+        (None, 2, True, False, ""),  # a transducer's
         (-0.9, 1, True, True, "one"),  # voice activity detection has cut the utterance out: it has heard speech
     ],
 )

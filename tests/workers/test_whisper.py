@@ -16,13 +16,12 @@ from random_whisper import interpret_alignment, random_whisper
 from speech_clips import clips_of
 from whisper.decoding import ApplyTimestampRules, DecodingOptions, DecodingTask, SuppressTokens
 from whisper.model import Whisper
-from whisper.tokenizer import LANGUAGES
+from whisper.tokenizer import LANGUAGES, TO_LANGUAGE_CODE
 
 from schemas.config import AsrSettings
 from schemas.errors import VoxmillError
 from schemas.reasons import Reason
 from workers.engines import whisper as module
-from workers.engines import whisper_languages
 from workers.engines import whisper_loop as loop
 from workers.engines.base import Failure, Transcription
 from workers.engines.checkpoints import check_available, checkpoint_digest, resolve
@@ -30,7 +29,7 @@ from workers.engines.published import listed
 from workers.engines.registry import load_transcriber
 from workers.engines.whisper import WhisperTranscriber
 from workers.engines.whisper_decoding import Suppressed, TimestampRules, decode_batch
-from workers.engines.whisper_languages import language_code
+from workers.languages import CODES, NAMES, known_code
 
 GREEDY: Any = {"fallback_temperatures": ()}
 
@@ -200,6 +199,19 @@ def test_a_prompt_and_translation_are_the_library_s(checkpoint: Path, clips: lis
             assert_same(one, alone(told.model, clip, language="de", **options))
 
 
+def test_words_of_a_translation_are_english_ones(checkpoint: Path) -> None:
+    spec = f"whisper:{checkpoint}"
+    asked = load_transcriber(spec, "cpu", AsrSettings(**GREEDY, task="translate", transcribers=(spec,)))
+    plain = load_transcriber(spec, "cpu", AsrSettings(**GREEDY))
+    assert isinstance(asked, WhisperTranscriber)
+    assert isinstance(plain, WhisperTranscriber)
+    tokens = asked.tokenizer.encode(" misunderstandings happen")
+    assert asked._aligner("ja").split_to_word_tokens(tokens)[0] == [" misunderstandings", " happen"]
+    assert asked._aligner("ja").sot_sequence == asked._tokenizer("ja").sot_sequence
+    assert len(plain._aligner("ja").split_to_word_tokens(tokens)[0]) > 2
+    assert asked._tokenizer("ja").language == "ja"
+
+
 def test_what_cannot_translate_says_so(engine: WhisperTranscriber) -> None:
     settings = AsrSettings(task="translate", transcribers=("whisper:tiny.en",))
     with pytest.raises(VoxmillError, match="English-only"):
@@ -232,13 +244,14 @@ def test_a_prompt_with_special_tokens_is_refused_at_the_start(checkpoint: Path) 
     ],
 )
 def test_tags_are_whisper_s_languages(tags: str, code: str | None) -> None:
-    assert {language_code(tag, list(LANGUAGES)) for tag in tags.split()} == {code}
-    assert all(language in LANGUAGES for language in whisper_languages._CODES.values())
-    assert not set(whisper_languages._CODES) & set(LANGUAGES)
+    assert {known_code(tag, list(LANGUAGES)) for tag in tags.split()} == {code}
+    assert all(language in LANGUAGES for language in CODES.values())
+    assert not set(CODES) & set(LANGUAGES)
+    assert NAMES == TO_LANGUAGE_CODE
 
 
 def test_a_model_s_own_languages_are_the_ones_it_hears() -> None:
-    assert [language_code(tag, ["en", "zh"]) for tag in ("yue-HK", "zh-yue", "de", "", None)] == [
+    assert [known_code(tag, ["en", "zh"]) for tag in ("yue-HK", "zh-yue", "de", "", None)] == [
         "zh", "zh", None, None, None,
     ]  # fmt: skip
     for languages, asked, is_refused in ((99, "tlh", True), (0, "de", True), (0, "en-GB", False), (99, "nb-NO", False)):
@@ -401,7 +414,7 @@ def test_suppressed_tokens_are_the_library_s(engine: WhisperTranscriber) -> None
 
 def test_names_paths_and_digests(checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert listed("whisper:_MODELS") == whisper._MODELS
-    assert language_code("Deutsch", ["de"]) is None
+    assert known_code("Deutsch", ["de"]) is None
     digest = checkpoint_digest(f"whisper:{checkpoint}")
     assert digest is not None
     assert digest.startswith("blake3:")

@@ -139,7 +139,7 @@ def _resolve(spec: str, name: str, model: str, storage: Storage | None) -> Check
         if not (family.folder and path.is_dir()) and not (family.suffix and path.is_file()):
             what = f"there is no such checkpoint {'file' if family.suffix else 'folder'}"
             raise VoxmillError(what, spec, "Check the path on the machine that runs it.")
-        return Checkpoint(spec, name, model, False, path.absolute())
+        return Checkpoint(spec, name, model, False, Path(os.path.abspath(path)))  # what was checked is opened
     if is_bare:
         return Checkpoint(spec, name, model, True, _unlisted(spec, name, model))
     if not family.hub or model.count("/") != 1:

@@ -176,7 +176,7 @@ class FasterWhisperTranscriber(WhisperLoop):
             timing.add_word_timestamps(
                 segments=segments,
                 model=self.model,
-                tokenizer=self._tokenizer(item.language),
+                tokenizer=self._aligner(item.language),
                 mel=window,
                 num_frames=size,
                 last_speech_timestamp=item.last_speech,

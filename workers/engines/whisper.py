@@ -135,7 +135,7 @@ class WhisperTranscriber(WhisperLoop):
             add_word_timestamps(
                 segments=segments,
                 model=self.model,
-                tokenizer=self._tokenizer(item.language),
+                tokenizer=self._aligner(item.language),
                 mel=window.half() if self.fp16 else window,
                 num_frames=size,
                 last_speech_timestamp=item.last_speech,

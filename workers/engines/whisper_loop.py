@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from copy import copy
 from functools import partial
 from itertools import pairwise
 from typing import Any
@@ -25,8 +26,8 @@ from schemas.errors import VoxmillError
 from schemas.reasons import Reason
 from workers.engines.base import Failure, Padding, Transcription
 from workers.engines.batching import Capacity, plan_batches, run_batches
-from workers.engines.whisper_languages import language_code
 from workers.engines.whisper_recording import Recording, checked, holds_speech, needs_fallback
+from workers.languages import known_code
 
 FRAMES_PER_TICK = 2  # mel frames per timestamp token: 20 ms
 SECONDS_PER_TICK = FRAMES_PER_TICK * HOP_LENGTH / SAMPLE_RATE
@@ -61,7 +62,7 @@ class WhisperLoop(ABC):
         self.padding = Padding()
         self.tokenizer = self._tokenizer("en")
         self.languages = list(LANGUAGES)[:num_languages] if self.multilingual else ["en"]
-        if settings.language and language_code(settings.language, self.languages) is None:
+        if settings.language and known_code(settings.language, self.languages) is None:
             what = f"the model does not know the language {settings.language!r} of asr.language"
             do = "Give a code or English name of a language that it knows, or none to have it detected."
             raise VoxmillError(what, spec, do if self.multilingual else "Choose a multilingual one.")
@@ -103,6 +104,13 @@ class WhisperLoop(ABC):
             self.multilingual, num_languages=self.num_languages, language=language, task=self.settings.task
         )
 
+    def _aligner(self, language: str | None) -> Tokenizer:
+        """What tells the words of a text in ``language`` apart; a translation's are English, whatever was spoken."""
+        tokenizer = copy(self._tokenizer(language))  # the library keeps one for all
+        if self.settings.task == "translate":
+            tokenizer.language = "en"  # the tokens that decoding begins with stay those of what was spoken
+        return tokenizer
+
     def transcribe(self, clips: Sequence[np.ndarray], languages: Sequence[str | None]) -> list[Transcription | Failure]:
         """Transcribe 16 kHz ``clips`` of any length; a language that is None or unknown to the model is detected.
 
@@ -113,7 +121,7 @@ class WhisperLoop(ABC):
         the highest. ``words`` are filled where the settings ask for them.
         """
         items = [
-            Recording(clip, "en" if not self.multilingual else language_code(language, self.languages))
+            Recording(clip, "en" if not self.multilingual else known_code(language, self.languages))
             for clip, language in zip(clips, languages, strict=True)
         ]
         with torch.inference_mode():

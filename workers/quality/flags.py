@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from workers.quality.normalize import is_unspaced, primary_language
+from workers.languages import code_of, nearest
+from workers.quality.normalize import is_unspaced
 
 CLIPPED_RATIO = 0.001  # one sample in a thousand at full scale is heard as distortion
 LOW_SNR_DB = 5.0  # speech barely above its noise; recognisers degrade steeply below
@@ -15,8 +16,6 @@ MIN_EVIDENCE_WORDS = 3  # fewer words agree, or disagree, by chance
 # carry a syllable or more per character: about 5 a second.
 FAST_CHARS_S, SLOW_CHARS_S = 30.0, 1.5
 FAST_UNSPACED_S, SLOW_UNSPACED_S = 13.0, 0.5
-# two-letter codes with another name: withdrawn ones, Whisper's own for Javanese, the two ways to write Norwegian
-_SAME = {"iw": "he", "in": "id", "ji": "yi", "mo": "ro", "jv": "jw", "nb": "no", "nn": "no"}
 SURE_LANGUAGE = 0.8  # related languages, and accents, share what is left
 MIN_RATE_S = 2.0  # shorter utterances are mostly edges, their rates say nothing
 
@@ -91,8 +90,9 @@ def _below(value: float | None, limit: float) -> bool:
 
 
 def _others(first: str, second: str) -> bool:
-    """Whether two languages are known to differ: names and three-letter codes may be the same as a two-letter code."""
-    return len(first) == len(second) == 2 and _SAME.get(first, first) != _SAME.get(second, second)
+    """Whether two languages are known to differ: an unknown code of three letters may be part of another language."""
+    first, second = nearest(first), nearest(second)
+    return len(first) == len(second) == 2 and first != second
 
 
 def _pace(evidence: Evidence) -> tuple[bool, bool]:
@@ -124,8 +124,8 @@ def flags(evidence: Evidence, limits: Limits = WHISPERS) -> list[str]:
     spoken_too_fast, _ = _pace(Evidence(e.duration_s, e.transcript, heard_language=e.heard_language))
     other_silent = e.second_transcript is not None and not e.second_transcript
     enough = max(heard, len((e.reference or "").split())) >= MIN_EVIDENCE_WORDS
-    given, heard_in = primary_language(e.given_language), primary_language(e.heard_language)
-    detected = primary_language(e.detected_language)
+    given, heard_in = code_of(e.given_language), code_of(e.heard_language)
+    detected = code_of(e.detected_language)
     sure = e.duration_s >= MIN_RATE_S and _above(e.detected_probability, SURE_LANGUAGE)
     wrong_reference = (
         e.agreement_wer is not None and e.agreement_wer <= AGREEING_WER and heard > 0

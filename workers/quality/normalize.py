@@ -5,27 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import cache, lru_cache
 
+from workers.languages import code_of
 from workers.quality.whisper_text import BasicNormalizer, EnglishNormalizer
 
-UNSPACED_LANGUAGES = frozenset({"zh", "cmn", "yue", "wuu", "nan", "hak", "ja", "th", "lo", "my", "km", "bo", "dz"})
+UNSPACED_LANGUAGES = frozenset({"zh", "yue", "wuu", "nan", "hak", "ja", "th", "lo", "my", "km", "bo", "dz"})
 """Languages written without spaces between words: their tokens are characters, so that WER *is* CER there.
 
 Chinese, Japanese, Thai, Lao and Burmese as in the Whisper paper (appendix C), and others of the same scripts or habit.
 """
 
 
-def primary_language(language: str | None) -> str:
-    """The primary subtag of a BCP-47 tag, in lower case; empty where there is none.
-
-    >>> primary_language("en-US"), primary_language("zh_Hant"), primary_language(None)
-    ('en', 'zh', '')
-    """
-    return (language or "").replace("_", "-").partition("-")[0].strip().lower()
-
-
 def is_unspaced(language: str | None) -> bool:
     """Whether ``language`` is judged by characters."""
-    return primary_language(language) in UNSPACED_LANGUAGES
+    return code_of(language) in UNSPACED_LANGUAGES
 
 
 @cache
@@ -43,16 +35,15 @@ def _normalize(text: str, kind: str) -> str:
 def normalize(text: str, language: str | None) -> str:
     """``text`` as it is scored: tokens with single spaces between them, nothing around.
 
-    English rules for ``en*``, Whisper's basic ones elsewhere and where the language is unknown; in languages written
-    without word spaces every token is one character (grapheme cluster).
+    English rules for English, whatever name or code it is given by; Whisper's basic ones elsewhere and where the
+    language is unknown. In languages written without word spaces every token is one character (grapheme cluster).
 
     >>> normalize("Mr. Smith's colour,  twenty-one!", "en-GB")
     "mister smith is color 21"
     >>> normalize("今日は。", "ja")
     '今 日 は'
     """
-    primary = primary_language(language)
-    kind = "english" if primary in ("en", "eng") else "characters" if primary in UNSPACED_LANGUAGES else "basic"
+    kind = "english" if code_of(language) == "en" else "characters" if is_unspaced(language) else "basic"
     return _normalize(text, kind)
 
 
