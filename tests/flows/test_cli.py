@@ -102,6 +102,15 @@ def test_set_comes_after_flags_and_the_task_is_that_of_the_transcribers_in_the_e
     assert refused.output.startswith("error: asr.task: conformer:/x.nemo cannot translate; whisper and faster-whisper")
 
 
+def test_transcripts_chosen_from_what_is_not_made_are_refused(checkpoint: str, tmp_path: Path) -> None:
+    common = ("plan", tmp_path / "a.tar", "-d", tmp_path / "lake", "--transcribers", checkpoint)
+    refused = voxmill(*common, "--set", "asr.chosen_input=denoised", "--set", "denoise.method=none")
+    assert refused.exit_code == 1
+    assert refused.output == (
+        "error: recipe: asr.chosen_input is denoised and denoise.method is none: no transcript would be chosen\n"
+    )
+
+
 def test_a_destination_inside_a_source_is_refused(checkpoint: str, tmp_path: Path) -> None:
     lake = tmp_path / "calls" / "lake"
     for source in (tmp_path, tmp_path / "calls", lake, tmp_path / "*", tmp_path / "**", tmp_path / "calls" / "l?ke"):
