@@ -92,8 +92,13 @@ def _clips(options: argparse.Namespace) -> list[np.ndarray]:
     return speechlike(options.clips, options.seconds)
 
 
-def _one_by_one(model: Whisper, device: str) -> Callable[[list[np.ndarray]], list[str]]:
-    settings = {"temperature": 0.0, "condition_on_previous_text": False, "fp16": device != "cpu"}
+def _one_by_one(model: Whisper, device: str, words: bool) -> Callable[[list[np.ndarray]], list[str]]:
+    settings = {
+        "temperature": 0.0,
+        "condition_on_previous_text": False,
+        "fp16": device != "cpu",
+        "word_timestamps": words,
+    }
     return lambda clips: [whisper.transcribe(model, clip, language="en", **settings)["text"].strip() for clip in clips]
 
 
@@ -102,9 +107,9 @@ def _engine_texts(engine: WhisperTranscriber, clips: list[np.ndarray]) -> list[s
     return [answer.text if isinstance(answer, Transcription) else answer.message for answer in answers]
 
 
-def _settings(window: Literal["full", "fitted"]) -> AsrSettings:
+def _settings(window: Literal["full", "fitted"], words: bool) -> AsrSettings:
     """The same work on both sides: random weights fail every guard."""
-    return AsrSettings(whisper_window=window, fallback_temperatures=())
+    return AsrSettings(whisper_window=window, fallback_temperatures=(), word_timestamps=words)
 
 
 def main() -> None:
@@ -115,6 +120,7 @@ def main() -> None:
     parser.add_argument("--clips", type=int, default=32)
     parser.add_argument("--seconds", type=float, default=4.0, help="mean length of a noise clip")
     parser.add_argument("--tokens", type=int, default=24, help="tokens decoded per clip by random weights")
+    parser.add_argument("--words", action="store_true", help="time words as well, without peers")
     parser.add_argument("--batch", type=int, help="windows per batch; the engine's own choice when unset")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--device", default="cpu")
@@ -127,7 +133,7 @@ def main() -> None:
         path = options.checkpoint or random_checkpoint(Path(folder) / "random.pt", options.size, options.tokens)
         checkpoint = resolve(f"whisper:{path}")
         load_s, engine = timed(
-            lambda: WhisperTranscriber(checkpoint, options.device, _settings("full")), options.device
+            lambda: WhisperTranscriber(checkpoint, options.device, _settings("full", options.words)), options.device
         )
         model = whisper.load_model(str(path), device=options.device)
         clips = _clips(options)
@@ -135,7 +141,7 @@ def main() -> None:
         print(f"whisper on {options.device}, {options.threads} threads, load {load_s:.1f} s")
         print(f"{len(clips)} clips, {audio_s:.0f} s of audio")
         few = clips[: options.sequential]
-        sequential = _one_by_one(model, options.device)
+        sequential = _one_by_one(model, options.device, options.words)
         sequential(few[:1])
         seconds, texts = timed(lambda: sequential(few), options.device)
         sequential_s = seconds * audio_s / (sum(len(clip) for clip in few) / 16_000)
@@ -155,7 +161,7 @@ def main() -> None:
             engine.capacity.limit = options.batch
         windows: tuple[Literal["full", "fitted"], ...] = ("full", "fitted")
         for window in windows:
-            engine.settings = _settings(window)
+            engine.settings = _settings(window, options.words)
             _engine_texts(engine, clips[:2])
             line(window, options.batch or "own", lambda: _engine_texts(engine, clips))
         for name in options.peers:

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from random_whisper import interpret_alignment, random_whisper
 from speech_clips import clips_of
 from whisper.decoding import ApplyTimestampRules, DecodingOptions, DecodingTask, SuppressTokens
-from whisper.model import Whisper
+from whisper.model import MultiHeadAttention, TextDecoder, Whisper
 from whisper.tokenizer import LANGUAGES, TO_LANGUAGE_CODE
 
 from schemas.config import AsrSettings
@@ -138,7 +138,7 @@ def test_what_tells_a_language_is_computed_once(
 ) -> None:
     engine = WhisperTranscriber(resolve(f"whisper:{checkpoint}"), "cpu", AsrSettings(**GREEDY, **chosen))
     whole = np.concatenate(clips * 3)[: 16_000 * 30]
-    monkeypatch.setattr(engine, "_advance", lambda item, result: setattr(item, "seek", item.frames))
+    monkeypatch.setattr(engine, "_advance", lambda item, cut: setattr(item, "seek", item.frames))
     encode, most, windows, asked = engine._encode, engine._most_probable, [], []
     monkeypatch.setattr(engine, "_encode", lambda mels: (windows.extend(mels), encode(mels))[1])
     monkeypatch.setattr(engine, "_most_probable", lambda rows: (asked.append(1), most(rows))[1])
@@ -356,20 +356,21 @@ def test_an_alignment_that_fails_costs_its_clip_alone(
 ) -> None:
     interpret_alignment(monkeypatch)
     engine = WhisperTranscriber(resolve(f"whisper:{checkpoint}"), "cpu", AsrSettings(**GREEDY, word_timestamps=True))
-    forward, calls, released = Whisper.forward, [], []
+    forward, calls, released = TextDecoder.forward, [], []
 
-    def fails_once(model: Whisper, *tensors: torch.Tensor) -> Any:
-        calls.append(1)
-        if len(calls) == 1:
-            raise torch.OutOfMemoryError("CUDA out of memory")
-        return forward(model, *tensors)
+    def fails_twice(decoder: TextDecoder, *tensors: torch.Tensor, **cache: Any) -> Any:
+        if not MultiHeadAttention.use_sdpa:  # words are being timed
+            calls.append(1)
+            if len(calls) <= 2:  # both clips, then the first alone
+                raise torch.OutOfMemoryError("CUDA out of memory")
+        return forward(decoder, *tensors, **cache)
 
     short = [clip[:24_000] for clip in clips[:2]]
-    monkeypatch.setattr(Whisper, "forward", fails_once)
+    monkeypatch.setattr(TextDecoder, "forward", fails_twice)
     monkeypatch.setattr(engine, "_release", lambda: released.append(1))
     answers = engine.transcribe(short, ["en"] * 2)
     (failed,) = [one for one in answers if isinstance(one, Failure)]
-    assert (failed.reason, released) == (Reason.OUT_OF_MEMORY, [1])
+    assert (failed.reason, released) == (Reason.OUT_OF_MEMORY, [1, 1])
     assert all(isinstance(one, Transcription) and one.words for one in engine.transcribe(short, ["en"] * 2))
 
 

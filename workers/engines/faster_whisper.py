@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import json
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -14,10 +13,8 @@ from typing import Any
 import ctranslate2
 import numpy as np
 import torch
-from whisper import timing
 from whisper.audio import N_FRAMES
 from whisper.decoding import DecodingResult
-from whisper.timing import WordTiming
 from whisper.tokenizer import Tokenizer
 from whisper.utils import compression_ratio
 
@@ -27,7 +24,8 @@ from workers.engines.base import Failure, Transcription
 from workers.engines.checkpoints import Checkpoint, cache_folder, digest_of
 from workers.engines.whisper import file_of, load_model
 from workers.engines.whisper_ctranslate2 import cached
-from workers.engines.whisper_loop import Recording, WhisperLoop
+from workers.engines.whisper_loop import WhisperLoop
+from workers.engines.whisper_words import Alignment
 
 _WINDOWS_ON_CPU = 16
 _WINDOWS_ON_CUDA = 48
@@ -171,43 +169,19 @@ class FasterWhisperTranscriber(WhisperLoop):
             compression_ratio=compression_ratio(text),
         )
 
-    def _align(self, item: Recording, segments: list[dict[str, Any]], window: torch.Tensor, size: int) -> None:
-        with _timed_by(self._timings):
-            timing.add_word_timestamps(
-                segments=segments,
-                model=self.model,
-                tokenizer=self._aligner(item.language),
-                mel=window,
-                num_frames=size,
-                last_speech_timestamp=item.last_speech,
-            )
-
-    def _timings(
-        self, model: Any, tokenizer: Tokenizer, text: list[int], mel: torch.Tensor, num_frames: int
-    ) -> list[WordTiming]:
-        """What ``whisper.timing.find_alignment`` gives: the words of ``text`` (tokens) and when each is said."""
-        words, pieces = tokenizer.split_to_word_tokens([*text, tokenizer.eot])
-        if not text or len(pieces) < 2:
-            return []
-        features = ctranslate2.StorageView.from_array(self._encode([mel]))
-        found = self.model.align(features, [*tokenizer.sot_sequence], [text], num_frames)[0]
-        token, tick = np.array(found.alignments).T  # the path: both never fall
-        ends = np.cumsum([0, *map(len, pieces[:-1])])
-        times = tick[np.searchsorted(token, ends)] / timing.TOKENS_PER_SECOND
-        return [
-            WordTiming(word, piece, times[i], times[i + 1], np.mean(found.text_token_probs[ends[i] : ends[i + 1]]))
-            for i, (word, piece) in enumerate(zip(words[:-1], pieces[:-1], strict=True))
-        ]
-
-
-@contextmanager
-def _timed_by(find: Any) -> Iterator[None]:
-    """Let openai-whisper's word timestamps rest on another model's cross-attention."""
-    own, timing.find_alignment = timing.find_alignment, find
-    try:
-        yield
-    finally:
-        timing.find_alignment = own
+    def _alignments(
+        self, features: np.ndarray, starts: list[list[int]], texts: list[list[int]], frames: list[int]
+    ) -> list[Alignment]:
+        """CTranslate2 knows one start, and so one language, per call."""
+        found: dict[int, Alignment] = {}
+        for start in dict.fromkeys(map(tuple, starts)):
+            rows = [i for i, other in enumerate(starts) if tuple(other) == start]
+            view = ctranslate2.StorageView.from_array(np.ascontiguousarray(features[rows]))
+            aligned = self.model.align(view, list(start), [texts[i] for i in rows], [frames[i] for i in rows])
+            for i, one in zip(rows, aligned, strict=True):
+                at, places = np.array(one.alignments).T
+                found[i] = Alignment(at, places, one.text_token_probs)
+        return [found[i] for i in range(len(starts))]
 
 
 def _suppressed(tokenizer: Tokenizer) -> list[int]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -11,14 +10,14 @@ import whisper
 from whisper.audio import N_FRAMES
 from whisper.decoding import DecodingOptions, DecodingResult
 from whisper.model import AudioEncoder, Conv1d, Linear
-from whisper.timing import add_word_timestamps
 
 from schemas.config import AsrSettings
 from schemas.errors import VoxmillError
 from workers.engines.checkpoints import Checkpoint, digest_of, resolve
 from workers.engines.gpu import memory_of
 from workers.engines.whisper_decoding import decode_batch, most_probable_languages
-from workers.engines.whisper_loop import Recording, WhisperLoop
+from workers.engines.whisper_loop import WhisperLoop
+from workers.engines.whisper_words import Alignment, paths
 
 _WINDOWS_ON_CPU = 16
 _WINDOWS_ON_CUDA = 64
@@ -130,16 +129,7 @@ class WhisperTranscriber(WhisperLoop):
         )
         return decode_batch(self.model, features, options, languages, temperatures, seeds)
 
-    def _align(self, item: Recording, segments: list[dict[str, Any]], window: torch.Tensor, size: int) -> None:
-        try:
-            add_word_timestamps(
-                segments=segments,
-                model=self.model,
-                tokenizer=self._aligner(item.language),
-                mel=window.half() if self.fp16 else window,
-                num_frames=size,
-                last_speech_timestamp=item.last_speech,
-            )
-        finally:  # the library leaves its hooks behind where its forward fails, and they break every later decoding
-            for block in self.model.decoder.blocks:
-                block.cross_attn._forward_hooks.clear()
+    def _alignments(
+        self, features: torch.Tensor, starts: list[list[int]], texts: list[list[int]], frames: list[int]
+    ) -> list[Alignment]:
+        return paths(self.model, features, starts, texts, frames, self.tokenizer)

@@ -11,7 +11,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from copy import copy
 from functools import partial
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -26,16 +25,25 @@ from schemas.errors import VoxmillError
 from schemas.reasons import Reason
 from workers.engines.base import Failure, Padding, Transcription
 from workers.engines.batching import Capacity, plan_batches, run_batches
-from workers.engines.whisper_recording import Recording, checked, holds_speech, needs_fallback
+from workers.engines.whisper_recording import (
+    FRAMES_PER_TICK,
+    Cut,
+    Recording,
+    checked,
+    cut,
+    holds_speech,
+    joined,
+    needs_fallback,
+)
+from workers.engines.whisper_words import Alignment, add_words
 from workers.languages import known_code
 
-FRAMES_PER_TICK = 2  # mel frames per timestamp token: 20 ms
-SECONDS_PER_TICK = FRAMES_PER_TICK * HOP_LENGTH / SAMPLE_RATE
 FRAMES_PER_S = SAMPLE_RATE // HOP_LENGTH
 _FITTED_STEP = FRAMES_PER_S  # fitted windows last whole seconds, so that clips of similar length share a batch
 _TEXT_PLACES = 448  # of a row's keys and values: n_text_ctx of every published model, beside one place per two frames
 FITTED_MARGIN = 100  # frames of silence that a fitted window keeps after its audio
 _TOGETHER = 4  # batches whose failures are decoded again together: what is kept of them until then is bounded
+_ALIGNED = 8  # windows of 30 s whose words are timed together: attention of every head is kept, not only its sums
 _MEL_SAMPLES = 120 * SAMPLE_RATE  # audio whose spectrogram is computed at once: some 50 MB of intermediate values
 
 
@@ -58,6 +66,7 @@ class WhisperLoop(ABC):
         self.spec, self.settings, self.device, self.n_mels = spec, settings, device, n_mels
         self.multilingual, self.num_languages = num_languages > 0, num_languages or 99
         self.capacity = Capacity(windows, max_waste=0.0)
+        self.words_capacity = Capacity(min(_ALIGNED, windows), max_waste=0.0)
         self.mel_capacity = Capacity(min(_MEL_SAMPLES, windows * N_SAMPLES))
         self.padding = Padding()
         self.tokenizer = self._tokenizer("en")
@@ -96,8 +105,11 @@ class WhisperLoop(ABC):
         """
 
     @abstractmethod
-    def _align(self, item: Recording, segments: list[dict[str, Any]], window: torch.Tensor, size: int) -> None:
-        """Fill ``words`` of ``segments`` in place, with times from the cross-attention."""
+    def _alignments(
+        self, features: Any, starts: list[list[int]], texts: list[list[int]], frames: list[int]
+    ) -> list[Alignment]:
+        """How the tokens of ``texts`` lie in encoded windows, whose audio has so many mel ``frames``; ``starts`` are
+        the tokens that decoding began with."""
 
     def _tokenizer(self, language: str | None) -> Tokenizer:
         return get_tokenizer(
@@ -219,12 +231,17 @@ class WhisperLoop(ABC):
     def _round(self, items: list[Recording]) -> None:
         """Decode the current window of every item and move each to its next; some batches at a time."""
         batches = plan_batches([self._weight(item) for item in items], self.capacity)
-        for start in range(0, len(batches), _TOGETHER):
-            some = [items[i] for batch in batches[start : start + _TOGETHER] for i in batch]  # planned as they were
+        together = 1 if self.settings.word_timestamps else _TOGETHER  # words keep all that is encoded
+        for start in range(0, len(batches), together):
+            some = [items[i] for batch in batches[start : start + together] for i in batch]  # planned as they were
             for item, result in zip(some, self._decode(some), strict=True):
-                if result is not None:  # word alignment is a call of the library per item, and may fail as decoding may
-                    advance = partial(self._advance, item, result)
-                    self._each([item], self.capacity, [0.0], lambda _, advance=advance: [advance()])
+                item.cut = None if result is None else self._cut(item, result)
+            if self.settings.word_timestamps:
+                self._add_words([item for item in some if item.cut and item.cut.segments])
+            for item in some:
+                item.encoded = None
+                if item.cut is not None and item.failure is None:
+                    self._advance(item, item.cut)
 
     def _width(self, size: int) -> int:
         """Frames of the window that ``size`` frames of audio are encoded in."""
@@ -250,12 +267,10 @@ class WhisperLoop(ABC):
         """
         found = {id(item): result for item, result in zip(items, self._pass(items, self._first), strict=True)}
         rising = list(self.settings.fallback_temperatures)
-        while rising and (todo := [item for item in items if item.active and item.encoded is not None]):
+        while rising and (todo := [item for item in items if item.active and item.again]):
             several = max(1, self.windows // len(todo)) if self.mixes_temperatures else 1
             found |= self._fall_back(todo, rising[:several])
             rising = rising[several:]
-        for item in items:
-            item.encoded = None
         return [found[id(item)] for item in items]
 
     def _pass(self, items: list[Recording], process: Any) -> list[Any]:
@@ -270,7 +285,7 @@ class WhisperLoop(ABC):
         return features
 
     def _first(self, items: list[Recording]) -> list[DecodingResult | Failure]:
-        """Decode one window of each at temperature 0; what must be decoded again stays ``encoded``."""
+        """Decode one window of each at temperature 0; what is to be decoded ``again``, or timed, stays ``encoded``."""
         features = self._listen(items)
         decoded = self._decode_once(features, [0.0] * len(items), [item.language or "en" for item in items], [])
         for item, result in zip(items, decoded, strict=True):
@@ -279,13 +294,14 @@ class WhisperLoop(ABC):
         unheard = [i for i, item in enumerate(items) if item.seek == 0 and item.detected is None]
         self._hear(items, features, unheard if self.multilingual else [])
         self.padding.add([item.window / FRAMES_PER_S for item in items], self._width(items[0].window) / FRAMES_PER_S)
-        for i, result in enumerate(decoded):
-            if needs_fallback(result, self.settings):
-                items[i].encoded = features[[i]]  # a copy: a view would keep the whole batch
+        for i, (item, result) in enumerate(zip(items, decoded, strict=True)):
+            item.again = needs_fallback(result, self.settings)
+            if item.again or self.settings.word_timestamps:
+                item.encoded = features[[i]]  # a copy: a view would keep the whole batch
         return [checked(result) for result in decoded]
 
     def _fall_back(self, items: list[Recording], rising: list[float]) -> dict[int, DecodingResult | None]:
-        """Decode windows that are ``encoded`` at every temperature; those that pass the guards are no longer.
+        """Decode windows ``again`` at every temperature, but for those that pass the guards on the way.
 
         The result of each is that of the first temperature at which it passes or fails for good, else of the last.
         """
@@ -296,73 +312,66 @@ class WhisperLoop(ABC):
         )
         found: dict[int, DecodingResult | None] = {}
         for (item, _), answer in zip(attempts, answers, strict=True):
-            if item.encoded is None:
+            if not item.again:
                 continue
             if isinstance(answer, Failure):
-                item.failure, item.encoded, found[id(item)] = answer, None, None
+                item.failure, item.again, found[id(item)] = answer, False, None
                 continue
             found[id(item)] = answer
-            if not needs_fallback(answer, self.settings):
-                item.encoded = None
+            item.again = needs_fallback(answer, self.settings)
         return found
 
     def _again(self, attempts: list[tuple[Recording, float]]) -> list[DecodingResult | Failure]:
-        rows = [item.encoded for item, _ in attempts]
-        features = torch.cat(rows) if isinstance(rows[0], torch.Tensor) else np.concatenate(rows)
+        features = joined([item for item, _ in attempts])
         languages = [item.language or "en" for item, _ in attempts]
         seed_of = {id(item): item.seed() for item, _ in attempts}
         seeds = [seed_of[id(item)] + round(10 * temperature) for item, temperature in attempts]
         decoded = self._decode_once(features, [temperature for _, temperature in attempts], languages, seeds)
         return [checked(result) for result in decoded]
 
-    def _advance(self, item: Recording, result: DecodingResult) -> int:
-        """Take over a decoded window's segments and move ``seek``, as the loop of ``whisper.transcribe`` does; to where
-        it was moved."""
-        size, start = item.window, item.seek
+    def _cut(self, item: Recording, result: DecodingResult) -> Cut:
+        """The segments of a decoded window; none where the guards say that nobody speaks in it."""
         kept = holds_speech(result, self.settings)
         item.results.append((result, kept))
         if not kept:
-            item.seek += size
-            return item.seek
-        tokens, begin = result.tokens, self.tokenizer.timestamp_begin
-        stamps = [token >= begin for token in tokens]
-        closed = stamps[-2:] == [False, True]  # one timestamp at the end: no speech after it
-        cuts = [i for i in range(1, len(tokens)) if stamps[i - 1] and stamps[i]]
-        offset = start * HOP_LENGTH / SAMPLE_RATE
-        if cuts:
-            ends = [*cuts, len(tokens)] if closed else cuts
-            pieces = [tokens[a:b] for a, b in pairwise([0, *ends])]
-            spans: list[tuple[float, float]] = [(piece[0] - begin, piece[-1] - begin) for piece in pieces]
-            item.seek += size if closed else (tokens[cuts[-1] - 1] - begin) * FRAMES_PER_TICK
-        else:
-            times = [token - begin for token, stamp in zip(tokens, stamps, strict=True) if stamp]
-            pieces, spans = [tokens], [(0, times[-1] if times and times[-1] else size / FRAMES_PER_TICK)]
-            item.seek += size
-        segments: list[dict[str, Any]] = [
-            {
-                "seek": start,
-                "start": offset + first * SECONDS_PER_TICK,
-                "end": offset + last * SECONDS_PER_TICK,
-                "tokens": piece,
-                "words": [],
-            }
-            for piece, (first, last) in zip(pieces, spans, strict=True)
-        ]
+            return Cut([], item.seek + item.window, closed=True)
+        return cut(result.tokens, self.tokenizer.timestamp_begin, item.seek, item.window)
+
+    def _add_words(self, items: list[Recording]) -> None:
+        """Time the words of all segments, windows in batches; a window whose words cannot be is a failure."""
+        aligners = {id(item): self._aligner(item.language) for item in items}
+        texts = {id(item): item.cut.text(self.tokenizer.eot) for item in items if item.cut}
+        spoken = [item for item in items if texts[id(item)]]
+
+        def align(batch: list[Recording]) -> list[Alignment]:
+            starts = [list(aligners[id(item)].sot_sequence) for item in batch]
+            return self._alignments(
+                joined(batch), starts, [texts[id(item)] for item in batch], [item.window for item in batch]
+            )
+
+        found = self._each(spoken, self.words_capacity, [self._weight(item) for item in spoken], align)
+        for item, alignment in zip(spoken, found, strict=True):
+            if alignment is not None and item.cut:
+                add = partial(add_words, item.cut.segments, texts[id(item)], alignment, aligners[id(item)])
+                last_s = item.last_speech  # words that the library's rules cannot place cost their clip alone, too
+                self._each([item], self.capacity, [0.0], lambda _, add=add, last_s=last_s: [add(last_s)])
+
+    def _advance(self, item: Recording, window: Cut) -> None:
+        """Take over a window's segments and move ``seek``, as the loop of ``whisper.transcribe`` does."""
+        start, item.seek = item.seek, window.seek
         if self.settings.word_timestamps:
-            self._align(item, segments, self._window(item, start, size), size)
-            last = get_end(segments)
-            if not closed and last is not None and last > offset:
+            last = get_end(window.segments)
+            if not window.closed and last is not None and last > start * HOP_LENGTH / SAMPLE_RATE:
                 item.seek = round(last * SAMPLE_RATE / HOP_LENGTH)
             item.last_speech = item.last_speech if last is None else last
-        for segment in segments:
+        for segment in window.segments:
             text = self.tokenizer.decode([token for token in segment["tokens"] if token < self.tokenizer.eot])
             if segment["start"] != segment["end"] and text.strip():
                 item.tokens += segment["tokens"]
                 for word in segment["words"]:
                     item.add_word(word["word"].strip(), word["start"], word["end"], word["probability"])
         if item.seek <= start:
-            item.seek = start + size  # never met with the timestamp rules; a loop without end would be worse
-        return item.seek
+            item.seek = start + item.window  # never met with the timestamp rules; a loop without end would be worse
 
     def _answer(self, item: Recording) -> Transcription | Failure:
         if item.failure is not None:

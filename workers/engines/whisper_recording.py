@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -14,6 +16,52 @@ from whisper.decoding import DecodingResult
 from schemas.config import AsrSettings
 from schemas.reasons import Reason
 from workers.engines.base import Failure, Word
+
+FRAMES_PER_TICK = 2  # mel frames per timestamp token: 20 ms
+SECONDS_PER_TICK = FRAMES_PER_TICK * HOP_LENGTH / SAMPLE_RATE
+
+
+@dataclass
+class Cut:
+    """A decoded window cut at its timestamps: ``segments`` as ``whisper.transcribe`` has them, and where the next
+    window begins, in mel frames. ``closed``: nothing is said after the last timestamp."""
+
+    segments: list[dict[str, Any]]
+    seek: int
+    closed: bool
+
+    def text(self, eot: int) -> list[int]:
+        """Tokens of all segments, without timestamps."""
+        return [token for segment in self.segments for token in segment["tokens"] if token < eot]
+
+
+def cut(tokens: Sequence[int], begin: int, start: int, size: int) -> Cut:
+    """Cut the ``tokens`` of a window of ``size`` mel frames from ``start`` on, as the loop of ``whisper.transcribe``
+    does; timestamps are the tokens from ``begin`` on."""
+    stamps = [token >= begin for token in tokens]
+    closed, seek = stamps[-2:] == [False, True], start + size
+    cuts = [i for i in range(1, len(tokens)) if stamps[i - 1] and stamps[i]]
+    if cuts:
+        ends = [*cuts, len(tokens)] if closed else cuts
+        pieces = [list(tokens[a:b]) for a, b in pairwise([0, *ends])]
+        spans: list[tuple[float, float]] = [(piece[0] - begin, piece[-1] - begin) for piece in pieces]
+        if not closed:
+            seek = start + (tokens[cuts[-1] - 1] - begin) * FRAMES_PER_TICK
+    else:
+        times = [token - begin for token, stamp in zip(tokens, stamps, strict=True) if stamp]
+        pieces, spans = [list(tokens)], [(0, times[-1] if times and times[-1] else size / FRAMES_PER_TICK)]
+    offset = start * HOP_LENGTH / SAMPLE_RATE
+    segments: list[dict[str, Any]] = [
+        {
+            "seek": start,
+            "start": offset + first * SECONDS_PER_TICK,
+            "end": offset + last * SECONDS_PER_TICK,
+            "tokens": piece,
+            "words": [],
+        }
+        for piece, (first, last) in zip(pieces, spans, strict=True)
+    ]
+    return Cut(segments, seek, closed)
 
 
 @dataclass
@@ -30,7 +78,9 @@ class Recording:
     words: list[Word] = field(default_factory=list)
     last_speech: float = 0.0
     results: list[tuple[DecodingResult, bool]] = field(default_factory=list)  # with whether it was kept
-    encoded: Any = None  # the current window as a batch of one, while it waits to be decoded again
+    encoded: Any = None  # the current window as a batch of one, while it waits to be decoded again or timed
+    again: bool = False  # whether it must be decoded again, for it failed the guards
+    cut: Cut | None = None  # the current window, decoded
     failure: Failure | None = None
 
     @property
@@ -59,6 +109,12 @@ class Recording:
         """Seed of the current window's draws: from the samples, so that neither batch mates nor order matter."""
         samples = np.ascontiguousarray(self.clip, dtype="<f4")
         return int.from_bytes(blake3(samples.tobytes() + self.seek.to_bytes(8, "little")).digest(8), "little")
+
+
+def joined(items: Sequence[Recording]) -> Any:
+    """Their current windows, encoded, as one batch."""
+    rows = [item.encoded for item in items]
+    return torch.cat(rows) if isinstance(rows[0], torch.Tensor) else np.concatenate(rows)
 
 
 def needs_fallback(result: DecodingResult, settings: AsrSettings) -> bool:
