@@ -176,6 +176,7 @@ _FIELDS: dict[str, list[tuple[str, pa.DataType, str]]] = {
 TABLES = tuple(_FIELDS)
 
 RETRY = "retry"  # in the ledger: rejected (all or in part) for a reason that may pass (schemas.reasons.MAY_PASS)
+DUPLICATE = "duplicate"  # in the ledger: refused for a name that came before in its archive; says nothing of the first
 LEDGER = pa.schema(
     [
         pa.field("archive", pa.string(), metadata={"description": "URI of the source"}),
@@ -185,7 +186,10 @@ LEDGER = pa.schema(
         pa.field(
             "status",
             pa.string(),
-            metadata={"description": "published, rejected, or retry: rejected (all or in part), to be tried again"},
+            metadata={
+                "description": "published, rejected, duplicate (a name that came before), "
+                "or retry: rejected (all or in part), to be tried again"
+            },
         ),
         pa.field("shard_id", pa.string(), metadata={"description": "shard that dealt with it"}),
     ],

@@ -16,7 +16,7 @@ from schemas.config import Layout, Storage
 from schemas.errors import VoxmillError
 from schemas.manifest import RunManifest, Superseded
 from schemas.records import Published
-from schemas.tables import RETRY
+from schemas.tables import DUPLICATE, RETRY
 from workers.sources.store import StoreError
 from workers.storage import changed_at, open_filesystem
 from workers.unchanged import done_archives
@@ -93,16 +93,16 @@ def published(runs: list[PastRun], fingerprint: str) -> Published:
     """What of ``runs`` was made with these settings: the members a new run with the same settings may skip.
 
     Members to be tried again are not among them, nor are one-way streams that have such a member: to come by it, they
-    have to be read again. Duplicates share the name of their first, and what becomes of it.
+    have to be read again. Duplicates share the name of their first, and say nothing of what became of it.
     """
     members: dict[tuple[str, str], tuple[str, str]] = {}
     for run in runs:
         if run.manifest.fingerprint != fingerprint:
             continue
-        done = _without(run.members, _to_retry(run.members))
+        done = _without(_firsts(run.members), _to_retry(run.members))
         columns = [done.column(name).to_pylist() for name in ("archive", "member", "member_key", "side")]
         for archive, member, key, side in zip(*columns, strict=True):
-            if side or (archive, member) not in members:  # a duplicate has no side of its own
+            if side or (archive, member) not in members:  # ledgers of old have duplicates without side as rejected
                 members[archive, member] = (key, side)
     return Published(members, done_archives(runs, fingerprint, members))
 
@@ -142,8 +142,17 @@ def _read(url: str, storage: Storage) -> pa.Table:
         raise VoxmillError(f"this ledger of a published run {why}", url, do) from error
 
 
+def _firsts(members: pa.Table) -> pa.Table:
+    return members.filter(pc.not_equal(members.column("status"), DUPLICATE))
+
+
 def _names(table: pa.Table) -> pa.ChunkedArray:
-    return pc.binary_join_element_wise(table.column("archive"), table.column("member"), "\0")
+    """What members are known by; a duplicate by a name of its own: its shard may be done where its first's failed."""
+    names = pc.binary_join_element_wise(table.column("archive"), table.column("member"), "\0")
+    if "status" not in table.column_names:
+        return names
+    is_duplicate = pc.equal(table.column("status"), DUPLICATE)
+    return pc.if_else(is_duplicate, pc.binary_join_element_wise(names, "", "\0"), names)
 
 
 def _without(members: pa.Table, later: pa.Table) -> pa.Table:

@@ -7,9 +7,9 @@ from collections import Counter
 import pyarrow as pa
 
 from schemas.config import Recipe, Storage
-from schemas.reasons import MAY_PASS
+from schemas.reasons import MAY_PASS, Reason
 from schemas.records import ErrorCounts, Receipt
-from schemas.tables import LEDGER, RETRY
+from schemas.tables import DUPLICATE, LEDGER, RETRY
 from workers.arrow import table_of
 from workers.receipts import Staging
 from workers.rows import Row, rows_of
@@ -91,7 +91,8 @@ def _ledger(work: Work) -> list[Row]:
         for member in work.shard.members
     ]
     rows += [  # refused at sight: every listing looks again
-        {"archive": uri, "member": reject.member, "member_key": reject.member_key, "side": "", "status": "rejected"}
+        {"archive": uri, "member": reject.member, "member_key": reject.member_key, "side": ""}
+        | {"status": DUPLICATE if reject.reason == Reason.DUPLICATE_MEMBER else "rejected"}
         for reject in work.shard.rejects
     ]
     return [row | {"shard_id": work.shard.id} for row in rows]

@@ -24,7 +24,7 @@ from schemas.records import (
     Shard,
 )
 from schemas.records import Layout as ArchiveLayout
-from schemas.tables import LEDGER, RETRY
+from schemas.tables import DUPLICATE, LEDGER, RETRY
 from workers.engines.base import Transcription
 from workers.late import apply_late
 from workers.ledger import PastRun, latest, published, rejected_again, runs_in_force, superseded
@@ -145,11 +145,24 @@ def test_members_rejected_for_what_may_pass_are_not_done(tmp_path: Path) -> None
 
 def test_duplicates_are_done_and_undone_with_their_first(tmp_path: Path) -> None:
     first = {"archive": "/a.tar", "member": "x", "member_key": "1", "side": "s", "shard_id": "x"}
-    duplicate = first | {"side": "", "status": "rejected"}
+    duplicate = first | {"side": "", "status": DUPLICATE}
     publish_rows(tmp_path, "1", "f", [first | {"status": RETRY}, duplicate])
     assert published(runs_in_force(str(tmp_path), STORAGE), "f") == Published()
     publish_rows(tmp_path, "2", "f", [first | {"status": "published"}, duplicate])
     assert published(runs_in_force(str(tmp_path), STORAGE), "f").members == {("/a.tar", "x"): ("1", "s")}
+
+
+def test_a_duplicate_whose_first_failed_in_another_shard_says_nothing_of_it(tmp_path: Path) -> None:
+    duplicate = {"archive": "/a.tar", "member": "x", "member_key": "2", "side": "", "shard_id": "x"}
+    duplicate |= {"status": DUPLICATE}
+    publish_rows(tmp_path, "1", "f", [duplicate])
+    known = published(runs_in_force(str(tmp_path), STORAGE), "f")
+    assert known == Published(), "neither the first nor its archive is done"
+    publish_ledger(tmp_path, "2", "f", {"x": "1"})
+    publish_rows(tmp_path, "3", "f", [duplicate])
+    runs = runs_in_force(str(tmp_path), STORAGE)
+    assert published(runs, "f").members == {("/a.tar", "x"): ("1", "s")}
+    assert [run.members.num_rows for run in runs] == [0, 1, 1], "what run 2 published of it stays in force"
 
 
 def test_the_ledger_tells_rejects_that_may_pass(tmp_path: Path) -> None:

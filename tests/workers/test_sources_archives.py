@@ -148,6 +148,8 @@ def test_sources_of_every_kind_in_a_stable_order(tmp_path: Path, shared_data: Pa
     assert sorted(contents(f"{tmp_path}/loose/**")) == ["a.wav", "sub/b.wav"]
     whole = discover([str(tmp_path)], Storage())
     assert [os.path.relpath(a.uri, tmp_path) for a in whole.archives] == [".", "b.tar", "misnamed.tar"]
+    matched = discover([f"{tmp_path}/loose/**/*.wav", f"{tmp_path}/loose/a.wav", f"{tmp_path}/*.tar"], Storage())
+    assert [os.path.relpath(a.uri, tmp_path) for a in matched.archives] == ["loose/**/*.wav", "b.tar", "misnamed.tar"]
 
 
 def test_local_folders_follow_links_to_files_and_to_nothing_else(tmp_path: Path, shared_data: Path) -> None:

@@ -206,6 +206,34 @@ def test_manifests_inside_cut_recordings_up(tmp_path: Path, shared_data: Path) -
     ]  # fmt: skip
 
 
+def test_a_piece_that_starts_its_recording_is_cut_and_is_itself_alone(tmp_path: Path, shared_data: Path) -> None:
+    (clip,) = clips(shared_data, 1)
+    pieces = [
+        {"audio_filepath": "a.wav", "offset": 0.0, "duration": 0.1, "text": "x"},
+        {"audio_filepath": "b.wav", "offset": 0.0, "duration": 0.1, "text": "y", "speaker": "s", "lang": "de"},
+        {"audio_filepath": "b.wav", "offset": 0.2, "duration": 0.1, "text": "z"},
+    ]
+    write(tmp_path, [("c/a.wav", clip), ("c/b.wav", clip), ("c/manifest.jsonl", jsonl(*pieces))])
+    for source in (tmp_path / "c", tmp_path / "c" / "manifest.jsonl"):
+        assert [(m.name, m.clip_start_s, m.clip_duration_s, *sides([m])[m.name]) for m in listed(source).members] == [
+            ("a.wav", 0.0, 0.1, "x", None, None),
+            ("b.wav", 0.0, 0.1, "y", "de", "s"),
+            ("b.wav@0.2", 0.2, 0.1, "z", None, None),
+        ]
+
+
+def test_ids_of_a_sidecar_s_segments_are_no_names_of_other_recordings(tmp_path: Path, shared_data: Path) -> None:
+    (clip,) = clips(shared_data, 1)
+    segments = [{"id": at, "start": at, "text": f"segment {at}"} for at in range(3)]
+    write(tmp_path / "c", [
+        *((f"{at}.wav", clip) for at in range(3)), *((f"{at}.json", json.dumps(segments).encode()) for at in (0, 1)),
+        ("2.json", b'{"id": 1, "text": "its own"}'),
+    ])  # fmt: skip
+    listing = listed(tmp_path / "c")
+    assert {m.name: m.text for m in listing.members} == {"0.wav": None, "1.wav": None, "2.wav": "its own"}
+    assert [reject.member for reject in listing.rejects] == ["0.json", "1.json"]
+
+
 @pytest.mark.parametrize("recordings", [b"", b"call-1 wav/x.wav\n"])
 def test_segments_cut_recordings_up(recordings: bytes, tmp_path: Path, shared_data: Path) -> None:
     (clip,) = clips(shared_data, 1)
@@ -273,7 +301,12 @@ def test_references_beside_archives(tmp_path: Path, shared_data: Path) -> None:
         ("cv/clips/1.mp3", clip), ("cv/train.tsv", f"{CV}\nc\t1.mp3\tJa\t1\t\tde\n".encode()),
         ("single/x.wav", clip), ("single/x.txt", b"alone"),
         ("single/y.wav", clip), ("single/y.json", b'{"text": "why"}'),
+        ("splits/train.tar", first), ("splits/train.tsv", b"file\ttext\n1.wav\tlearnt\n"),
+        ("splits/test.tar", first), ("splits/test.tsv", b"file\ttext\n1.wav\tasked\n"),
+        ("splits/metadata.jsonl", jsonl({"file": "1.wav", "text": "of both", "speaker": "z"})),
     ])  # fmt: skip
+    for split, text in (("train", "learnt"), ("test", "asked")):
+        assert sides(listed(tmp_path / "splits" / f"{split}.tar").members) == {"1.wav": (text, None, "z")}
     assert sides(listed(tmp_path / "m" / "a.tar").members) == {"1.wav": ("one", "en", None)}
     (shard,), late = streamed(tmp_path / "own" / "b.tar.gz")
     assert (sides(shard.shard.members), late) == ({"2.wav": ("two", None, "x")}, [])

@@ -16,8 +16,9 @@ from source_archives import COMPRESSORS, LIMITS, MAX_BYTES, Files, clips, listed
 
 from schemas.config import Sharding, Storage
 from schemas.reasons import Reason
-from schemas.records import Layout, Published
+from schemas.records import Archive, Layout, Published
 from workers.sources.listing import with_side
+from workers.sources.published import is_unchanged
 from workers.sources.store import StoreError
 from workers.sources.stream import LateReferences, StreamShard, read_stream
 from workers.sources.tables import Side
@@ -296,6 +297,13 @@ def test_a_manifest_after_its_recordings_cuts_those_not_given_out_yet(
     assert (shards, late) == streamed(path, sharding)
     settled = ledger(path, shards)
     assert streamed(path, sharding, settled) == ([], [])
+
+
+def test_a_stream_that_nothing_tells_from_another_is_read_again() -> None:
+    """A store that gives neither time nor size, such as a web server that sends in chunks."""
+    untold, sized = (Archive("/a.tar.gz", Layout.STREAM, size, "") for size in (None, 7))
+    known = Published(archives=frozenset((untold.id, sized.id)))
+    assert (is_unchanged(untold, known), is_unchanged(sized, known)) == (False, True)
 
 
 def test_a_stream_that_is_gone_is_the_stores_failure(tmp_path: Path, shared_data: Path) -> None:

@@ -12,7 +12,7 @@ from schemas.config import Storage
 from schemas.records import Archive, Layout
 from workers.sources.entries import decode_name, is_wanted
 from workers.sources.folder import is_pattern, root_of
-from workers.sources.kinds import archive_stem, extension, stem
+from workers.sources.kinds import archive_stem, extension, is_archive_name, stem
 from workers.sources.references import AUDIO_FOLDERS, References, Table
 from workers.sources.store import StoreError, uri_of, version_of
 from workers.sources.tables import as_key, rows_of
@@ -85,7 +85,7 @@ class Beside:
                 break
             if _is_wanted(name, infos[uris[name]]):
                 beside.add(name)
-        found = [(name, uris[name]) for name in sorted(beside)]
+        found = [(name, uris[name]) for name in sorted(beside, key=lambda name: (not name.startswith(f"{own}."), name))]
         # FLEURS: audio/test.tar.gz and test.tsv beside audio/
         if posixpath.basename(folder).lower() in AUDIO_FOLDERS and archive.layout is not Layout.FILE:
             above = self._folder(posixpath.dirname(folder))
@@ -114,12 +114,15 @@ class Beside:
             return self._folders[url]
 
     def _names_in(self, url: str) -> tuple[dict[str, str], list[str], list[str]]:
-        """The files of a folder: URIs by name, names sorted, and those among them that all corpora use."""
+        """The files of a folder: URIs by name, names sorted, and those among them that all corpora use: test.tsv is not
+        where test.tar lies there, of which alone it speaks."""
         infos = self._folder(url)
         with self._lock:
             if url not in self._names:
                 uris = {as_key(posixpath.basename(uri)): uri for uri in infos}
-                self._names[url] = uris, sorted(uris), [name for name in uris if _COMMON.match(name)]
+                archives = {archive_stem(name) for name in uris if is_archive_name(name)}
+                common = [name for name in uris if _COMMON.match(name) and stem(name) not in archives]
+                self._names[url] = uris, sorted(uris), common
             return self._names[url]
 
     def _list(self, url: str) -> dict[str, dict[str, Any]]:

@@ -138,11 +138,21 @@ def _group(fs: fsspec.AbstractFileSystem, path: str, infos: Infos, storage: Stor
 
 
 def _not_covered(archives: Iterable[Archive]) -> list[Archive]:
-    """Without loose files and folders that lie inside another folder that is a source: they are in it already."""
+    """Without loose files and folders that lie inside another folder that is a source, and recordings that a pattern
+    matches: they are in it already."""
     archives = list(archives)
     roots = {archive.uri.rstrip("/") for archive in archives if archive.layout is Layout.FOLDER}
+    patterns = [re.compile(glob_translate(root)) for root in sorted(roots) if MAGIC.search(root)]
     covering = (Layout.FOLDER, Layout.FILE)
-    return [archive for archive in archives if archive.layout not in covering or not roots & set(_folders(archive.uri))]
+    return [
+        archive
+        for archive in archives
+        if archive.layout not in covering
+        or not (
+            roots & set(_folders(archive.uri))
+            or (archive.layout is Layout.FILE and any(pattern.match(archive.uri) for pattern in patterns))
+        )
+    ]
 
 
 def _folders(uri: str) -> list[str]:

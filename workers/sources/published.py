@@ -15,9 +15,10 @@ SKIPPED_WHOLE = (Layout.TAR, Layout.ZIP, Layout.STREAM)  # one object each, so i
 def is_unchanged(archive: Archive, published: Published) -> bool:
     """Whether ``published`` holds all of ``archive`` as it is now, so that it need not be opened.
 
-    Where the store gives neither ETag nor time, a tar or zip has to be listed to see whether it is still the same.
+    Where the store gives neither ETag nor time, a tar or zip has to be listed to see whether it is still the same, a
+    stream whose size is not told either to be read.
     """
-    is_told = bool(archive.version.partition("+")[0]) or archive.layout is Layout.STREAM
+    is_told = bool(archive.version.partition("+")[0]) or (archive.layout is Layout.STREAM and archive.size is not None)
     return archive.layout in SKIPPED_WHOLE and is_told and archive.id in published.archives
 
 

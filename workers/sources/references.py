@@ -162,6 +162,8 @@ class References:
             self._readers |= readers(data)
             return
         rows = rows_of(name, data)
+        if extension(name) == "json" and stem_key(stem(name)).isdigit():  # 0.json tells its segments' ids, not files
+            rows = [row for row in rows if not row.file.isdigit()]
         self._table.add(posixpath.dirname(name), rows)
         # A JSON object may be a recording's own sidecar (WebDataset) as well as a manifest of one line (NeMo).
         if len(rows) > 1 or (rows and (extension(name) != "json" or b'"audio_filepath"' in data)):
@@ -183,11 +185,12 @@ class References:
         """What is known of a recording by now."""
         name = as_key(name)
         rows = self._rows(name)
-        whole = [row for row in rows if not row.offset]
-        side = reduce(Side.over, (self._own_of(name), *(row.side for row in whole), self._reader(name)))
         cuts = sorted((row for row in rows if row.offset is not None), key=lambda row: row.offset or 0.0)
-        is_cut = len({row.offset for row in cuts}) > 1 or any(row.offset for row in cuts)
-        return Known(side, tuple(cuts) if is_cut else (), next((row.duration for row in whole if row.duration), None))
+        if not any(row.offset or row.duration for row in cuts):  # all that there is, from the start on
+            cuts = []
+        whole = [row for row in rows if row.offset is None or not cuts]
+        side = reduce(Side.over, (self._own_of(name), *(row.side for row in whole), self._reader(name)))
+        return Known(side, tuple(cuts), next((row.duration for row in whole if row.duration), None))
 
     def unused(self) -> list[str]:
         """Files offered that turned out to belong to no recording asked for."""
