@@ -6,6 +6,8 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from workers.languages import code_of
+
 _MARKS = re.compile(r"[,;:–—](?:\s|$)|[、，；：]")
 
 
@@ -33,7 +35,7 @@ def pieces(text: str, language: str | None, most: int, pause_s: float) -> list[P
     from sentencex import segment
 
     found: list[Piece] = []
-    for sentence in segment((language or "en").partition("-")[0].lower(), text):
+    for sentence in segment(code_of(language) or "en", text):
         parts = list(_parts(sentence.strip(), most))
         for index, part in enumerate(parts):
             pause = pause_s if index == len(parts) - 1 else pause_s / 2

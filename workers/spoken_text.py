@@ -8,6 +8,8 @@ from collections.abc import Callable
 from functools import cache
 from typing import Any
 
+from workers.languages import code_of
+
 # Abbreviations that a voice would spell or stop at. With a full stop only where one is written here.
 _ABBREVIATIONS: dict[str, dict[str, str]] = {
     "en": {
@@ -39,6 +41,7 @@ _SIGNS: dict[str, dict[str, str]] = {
 _CURRENCIES = {"$": "USD", "€": "EUR", "£": "GBP", "¥": "JPY"}
 _QUOTES = str.maketrans({"’": "'", "‘": "'", "“": '"', "”": '"', "„": '"', "\u00a0": " ", "\u202f": " ", "…": "..."})
 _DIGITS_FROM = 7  # a longer row of digits without marks is a telephone number or an identifier: read digit by digit
+_DIGITS_UP_TO = 15  # of a number that is said as one: what a float holds exactly
 
 _AMOUNT = r"\d+(?:[.,]\d{3})*(?:[.,]\d+)?"
 _NUMBER = re.compile(
@@ -53,32 +56,31 @@ _NUMBER = re.compile(
 def spoken_text(text: str, language: str | None) -> str:
     """``text`` in Unicode's composed form with numbers, amounts, times, signs and usual abbreviations as words.
 
-    ``language`` is a BCP-47 tag, English where None. In a language that num2words does not have, digits stay as they
-    are: the voice says them itself, or they are reported as unsayable.
+    ``language`` is a BCP-47 tag, a code of three letters or an English name, English where None. In a language that
+    num2words does not have, and where it fails, digits stay as they are: the voice says them itself, or they are
+    reported as unsayable.
 
     >>> spoken_text("Dr. Who paid $3.50 in 1984.", "en")
     'Doctor Who paid three dollars, fifty cents in nineteen eighty-four.'
     """
-    tag = (language or "en").replace("_", "-").lower()
-    primary = tag.partition("-")[0]
+    primary, region = code_of(language) or "en", (language or "").replace("_", "-").partition("-")[2]
     text = unicodedata.normalize("NFC", text).translate(_QUOTES)
     for short, long in _ABBREVIATIONS.get(primary, {}).items():
         text = re.sub(rf"(?<!\w){re.escape(short)}(?!\w)", long, text)
-    words = _words_of(tag)
+    words = _words_of(primary, region.upper())
     if words is not None:
-        text = _NUMBER.sub(lambda match: _apart(match, _say(match, words, primary)), text)
+        text = _NUMBER.sub(lambda match: _apart(match, _said(match, words, primary)), text)
     for sign, word in _SIGNS.get(primary, {}).items():
         text = text.replace(sign, f" {word} ")
     return re.sub(r" (?=[.,;:!?](?:\s|$))", "", " ".join(text.split()))
 
 
 @cache
-def _words_of(tag: str) -> Callable[..., str] | None:
-    """num2words for a language tag, or None where it has not got it."""
+def _words_of(primary: str, region: str) -> Callable[..., str] | None:
+    """num2words for a language and region, or None where it has not got it."""
     from num2words import CONVERTER_CLASSES, num2words
 
-    primary, _, region = tag.partition("-")
-    name = next((one for one in (f"{primary}_{region.upper()}", primary) if one in CONVERTER_CLASSES), None)
+    name = next((one for one in (f"{primary}_{region}", primary) if one in CONVERTER_CLASSES), None)
     return None if name is None else lambda value, to="cardinal", **more: num2words(value, lang=name, to=to, **more)
 
 
@@ -87,6 +89,18 @@ def _apart(match: re.Match[str], words: str) -> str:
     before = match.string[match.start() - 1 : match.start()] if match.start() else ""
     after = match.string[match.end() : match.end() + 1]
     return f"{' ' if before.isalnum() else ''}{words}{' ' if after.isalnum() else ''}"
+
+
+def _said(match: re.Match[str], words: Callable[..., str], language: str) -> str:
+    """The match in words; as it stands where num2words cannot say it. Its languages raise whatever comes of what they
+    lack, and some take for ever over a long number."""
+    is_plain = (match["number"] or "").isdigit()
+    if not is_plain and sum(character.isdigit() for character in match[0]) > _DIGITS_UP_TO:
+        return match[0]
+    try:
+        return _say(match, words, language)
+    except Exception:
+        return match[0]
 
 
 def _say(match: re.Match[str], words: Callable[..., str], language: str) -> str:

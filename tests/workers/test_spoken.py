@@ -33,6 +33,12 @@ from workers.wiring import EngineStage
          "beziehungsweise eintausendzweihundertvierunddreißig Mark."),
         ("Il y a 21 chats.", "fr", "Il y a vingt et un chats."),
         ("5551234567 and 007", "en", "five five five one two three four five six seven and zero zero seven"),
+        ("$3.50 in 1984, 20%", "eng", "three dollars, fifty cents in nineteen eighty-four, twenty percent"),
+        ("$5, 1st", "English", "five dollars, first"),
+        ("temperatura -5 stopni, 7", "pl", "temperatura -5 stopni, siedem"),
+        ("1st a 2", "cs", "1st a dva"),
+        ("$3.50", "vi", "$3.50"),
+        ("1111111111111111111111111st", "am", "1111111111111111111111111st"),
         ("nothing to change", "en", "nothing to change"),
         ("wa' 7", "tlh", "wa' 7"),
     ],
@@ -41,7 +47,10 @@ def test_numbers_and_abbreviations_are_written_out(text: str, language: str, spo
     assert spoken_text(text, language) == spoken
 
 
-@given(st.text(max_size=300), st.sampled_from(["en", "de", "ja", None]))
+@given(
+    st.text(max_size=300) | st.from_regex(r"[-$€]?[0-9]{1,400}([.,][0-9]{1,3}){0,9}(st|th| €)?", fullmatch=True),
+    st.sampled_from(["en", "de", "ja", "pl", "cs", "vi", "ro", "ko", "am", None]),
+)
 def test_any_text_can_be_normalised(text: str, language: str | None) -> None:
     spoken_text(text, language)
 
