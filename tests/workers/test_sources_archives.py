@@ -21,6 +21,7 @@ from workers.arrow import table_of
 from workers.sources import entries, planning, read
 from workers.sources.discover import discover
 from workers.sources.listing import Listing, list_archive
+from workers.sources.manifest import LISTED
 from workers.sources.read import read_contents, read_members
 from workers.sources.shards import cut
 
@@ -164,6 +165,32 @@ def test_local_folders_follow_links_to_files_and_to_nothing_else(tmp_path: Path,
     assert {(r.member, r.reason) for r in rejects} == {
         (n, Reason.NOT_A_FILE) for n in ("broken.wav", "folder", "pipe.wav")
     }
+
+
+def test_what_links_lead_to_is_seen_wherever_they_lie(tmp_path: Path, shared_data: Path) -> None:
+    """As in the caches of the Hugging Face hub, DVC and git-annex: every file a link to one that may be rewritten."""
+    (clip,) = clips(shared_data, 1)
+    names = [f"{at}.wav" for at in range(LISTED)]
+    lines = b"\n".join(json.dumps({"audio_filepath": name}).encode() for name in names)
+    blobs = [("x.tar", tar_bytes([("a.wav", clip)])), ("x.tsv", b"file\ttext\na.wav\tread\n"), ("m.jsonl", lines)]
+    write(tmp_path / "blobs", [*blobs, *((name, clip) for name in names)])
+    (tmp_path / "hub").mkdir()
+    for blob in (tmp_path / "blobs").iterdir():
+        (tmp_path / "hub" / blob.name).symlink_to(blob)
+
+    def seen() -> list[set[str]]:
+        packed = {one.version for one in discover([f"{tmp_path}/hub/*.tar"], Storage()).archives}
+        sides = {str(member.text) for member in listed(tmp_path / "hub" / "x.tar").members}
+        loose = {member.version for member in listed(tmp_path / "hub" / "m.jsonl").members if member.name == "3.wav"}
+        return [packed, sides, loose]
+
+    first = seen()
+    assert first[1] == {"read"}
+    for name in ("x.tar", "x.tsv", "3.wav"):
+        os.utime(tmp_path / "blobs" / name, (1, 1))
+    packed, _, loose = seen()
+    assert not packed & first[0]
+    assert not loose & first[2]
 
 
 def test_pipes_and_folders_with_an_archives_name_are_not_opened(tmp_path: Path, shared_data: Path) -> None:

@@ -14,7 +14,7 @@ from workers.sources.entries import decode_name, is_wanted
 from workers.sources.folder import is_pattern, root_of
 from workers.sources.kinds import archive_stem, extension, is_archive_name, stem
 from workers.sources.references import AUDIO_FOLDERS, References, Table
-from workers.sources.store import StoreError, uri_of, version_of
+from workers.sources.store import StoreError, followed, uri_of, version_of
 from workers.sources.tables import as_key, rows_of
 from workers.storage import open_filesystem
 
@@ -133,7 +133,7 @@ class Beside:
             infos = fs.ls(path, detail=True)
         except Exception:  # whatever a backend raises: a folder that may not be listed offers nothing
             return {}
-        files = [info for info in infos if info["type"] == "file"]
+        files = [info for one in infos if (info := followed(fs, one["name"], one))["type"] == "file"]
         return {uri_of(fs, info["name"]): info for info in sorted(files, key=lambda info: str(info["name"]))}
 
     def _table(self, name: str, uri: str) -> Table:

@@ -23,7 +23,7 @@ from workers.sources.folder import MAGIC, Infos, is_pattern, objects, root_of, v
 from workers.sources.kinds import Kind, is_archive_name, kind_of
 from workers.sources.published import SKIPPED_WHOLE
 from workers.sources.sniff import layout_of
-from workers.sources.store import ArchiveError, StoreError, StoreFile, is_local, uri_of, version_of
+from workers.sources.store import ArchiveError, StoreError, StoreFile, followed, is_local, uri_of, version_of
 from workers.storage import absolute_url, open_filesystem
 
 THREADS = 16  # archives looked into at once: each is one small request
@@ -82,6 +82,7 @@ def _source(url: str, storage: Storage) -> list[Archive | Reject]:
 
 
 def _file(fs: fsspec.AbstractFileSystem, path: str, info: dict[str, Any], storage: Storage) -> Archive | Reject:
+    info = followed(fs, path, info)
     uri, size = uri_of(fs, path), info.get("size")
     try:
         if is_local(fs) and os.path.exists(path) and not os.path.isfile(path):  # a pipe would wait for its writer

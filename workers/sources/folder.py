@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-import stat
 from collections.abc import Iterator
 from typing import Any
 
@@ -16,10 +14,11 @@ from schemas.reasons import Reason
 from schemas.records import Member
 from workers.sources.entries import Entry, decode_name
 from workers.sources.kinds import estimate_s, is_archive_name
-from workers.sources.store import StoreError, uri_of, version_of
+from workers.sources.store import StoreError, followed, uri_of, version_of
 from workers.storage import is_local, open_filesystem
 
 Infos = dict[str, dict[str, Any]]  # path on the filesystem -> what it says of the object
+_NO_FILES = {"directory": "a link to a folder; give that folder as a source", "missing": "a link that leads nowhere"}
 MAGIC = re.compile(r"[*?\[]")
 
 
@@ -81,18 +80,12 @@ def entries(uri: str, storage: Storage) -> Iterator[Entry]:
 
 def entry_of(fs: fsspec.AbstractFileSystem, path: str, info: dict[str, Any], name: str, ordinal: int) -> Entry:
     """The entry of one object. Links of local folders are followed to files, and to nothing else."""
-    size, version, refusal = int(info.get("size") or 0), version_of(info), None
+    info = followed(fs, path, info)
+    size = int(info.get("size") or 0)
+    member = Member(name, size, uri_of(fs, path), version_of(info), ordinal=ordinal, estimated_s=estimate_s(name, size))
     if info.get("type") == "denied":
-        refusal = Reason.ACCESS_DENIED, "this folder may not be listed; check its permissions"
-    elif is_local(fs) and info.get("type") != "file":
-        try:
-            status = os.stat(path)
-            size, version = status.st_size, str(status.st_mtime)
-            if not stat.S_ISREG(status.st_mode):
-                is_folder = stat.S_ISDIR(status.st_mode)
-                what = "a link to a folder; give that folder as a source" if is_folder else "a device, pipe or socket"
-                refusal = Reason.NOT_A_FILE, what
-        except OSError:
-            refusal = Reason.NOT_A_FILE, "a link that leads nowhere"
-    member = Member(name, size, uri_of(fs, path), version, ordinal=ordinal, estimated_s=estimate_s(name, size))
-    return Entry(member).refuse(*refusal) if refusal else Entry(member)
+        message = "this folder may not be listed; check its permissions"
+        return Entry(member).refuse(Reason.ACCESS_DENIED, message)
+    if is_local(fs) and info["type"] != "file":
+        return Entry(member).refuse(Reason.NOT_A_FILE, _NO_FILES.get(info["type"], "a device, pipe or socket"))
+    return Entry(member)

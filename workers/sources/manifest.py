@@ -18,7 +18,7 @@ from schemas.records import Archive, Member, Seconds
 from workers.sources.entries import Entry, clean, decode_text, readable
 from workers.sources.kinds import estimate_s
 from workers.sources.sniff import compression_of, decompressor
-from workers.sources.store import ArchiveError, StoreError, StoreFile, uri_of, version_of
+from workers.sources.store import ArchiveError, StoreError, StoreFile, followed, uri_of, version_of
 from workers.sources.tables import as_key, row_of, seconds_of
 from workers.storage import escaped, open_filesystem
 
@@ -204,8 +204,8 @@ def _listed(folder: str, storage: Storage) -> dict[str, dict[str, Any]]:
     """The files of a folder by URI; nothing where it may not be listed."""
     try:
         fs, path = open_filesystem(folder, storage)
-        infos = fs.ls(path, detail=True)
-        return {uri_of(fs, info["name"]): info for info in infos if info["type"] != "directory"}
+        infos = [followed(fs, info["name"], info) for info in fs.ls(path, detail=True)]
+        return {uri_of(fs, info["name"]): info for info in infos if info["type"] not in ("directory", "missing")}
     except Exception:  # whatever a backend raises: then each recording is asked for
         return {}
 

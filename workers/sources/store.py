@@ -121,6 +121,17 @@ def version_of(info: Mapping[str, Any]) -> str:
     return ""
 
 
+def followed(fs: fsspec.AbstractFileSystem, path: str, info: dict[str, Any]) -> dict[str, Any]:
+    """``info``, of a link what it leads to: local listings tell of the link itself. Its ``type`` is "missing" where it
+    leads nowhere."""
+    if not is_local(fs) or not info.get("islink"):
+        return info
+    try:
+        return info | fs.info(path)
+    except OSError:
+        return info | {"type": "missing"}
+
+
 class StoreFile:
     """A file opened for reading whose errors are :class:`StoreError`, so they are never taken for damaged data.
 
