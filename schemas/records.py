@@ -41,12 +41,16 @@ class Archive:
         return stable_id("archive", self.uri, self.size, self.version)
 
 
+UNTOLD = -1  # size of a member that its store does not tell before it is read
+
+
 @dataclass(frozen=True)
 class Member:
     """One recording (or one manifest line's piece of a recording) inside an archive.
 
     ``uri`` is the object to read: the archive itself for tar and zip, the member's own object elsewhere.
     ``offset`` is where its bytes start in ``uri`` (tar: the data; zip: the local header), None for whole objects.
+    ``size`` is in bytes, :data:`UNTOLD` where the store does not say it, as a web server may.
     ``version`` changes whenever the content may have changed (zip: CRC-32; tar: header fields; object: ETag or mtime).
     ``clip_start_s``/``clip_duration_s`` cut a piece out of the recording (NeMo manifests' offset and duration).
     ``text``, ``language`` and ``speaker`` come from sidecars or manifests; None where not given.

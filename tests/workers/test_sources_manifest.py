@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
 from source_archives import clips, contents, listed, sides, tar_bytes, write
@@ -79,3 +82,35 @@ def test_absurd_numbers_cost_their_line_alone(tmp_path: Path, shared_data: Path)
     listing = listed(tmp_path / "m" / "m.jsonl")
     assert [m.name for m in listing.members] == ["a.wav"]
     assert [(r.member, r.reason) for r in listing.rejects] == [("line 2", Reason.MANIFEST_LINE)]
+
+
+def test_a_web_server_that_tells_no_lengths_has_recordings_all_the_same(tmp_path: Path, shared_data: Path) -> None:
+    (clip,) = clips(shared_data, 1)
+    files = {"/a.wav": clip, "/empty.wav": b"", "/m.jsonl": b'{"audio_filepath": "a.wav"}'}
+
+    class Chunked(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_HEAD(self) -> None:
+            self.send_response(200 if self.path in files else 404)
+            self.send_header("Transfer-Encoding", "chunked")
+            self.end_headers()
+
+        def do_GET(self) -> None:
+            self.do_HEAD()
+            data = files.get(self.path, b"")
+            self.wfile.write((b"%x\r\n%b\r\n" % (len(data), data) if data else b"") + b"0\r\n\r\n")
+
+        def log_message(self, *_: object) -> None:
+            """Not told on the terminal."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Chunked)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        url = f"http://127.0.0.1:{server.server_port}"
+        assert contents(f"{url}/a.wav") == contents(f"{url}/m.jsonl") == {"a.wav": clip}
+        empty: Any = contents(f"{url}/empty.wav")["empty.wav"]  # refused once it is read
+        assert empty.reason == Reason.EMPTY_FILE
+    finally:
+        server.shutdown()
+        server.server_close()

@@ -14,7 +14,7 @@ from workers.sources.entries import decode_name, is_wanted
 from workers.sources.folder import is_pattern, root_of
 from workers.sources.kinds import archive_stem, extension, is_archive_name, stem
 from workers.sources.references import AUDIO_FOLDERS, References, Table
-from workers.sources.store import StoreError, followed, uri_of, version_of
+from workers.sources.store import StoreError, followed, size_of, uri_of, version_of
 from workers.sources.tables import as_key, rows_of
 from workers.storage import open_filesystem
 
@@ -29,8 +29,7 @@ _NAMED = re.compile(r"trans(cripts?|criptions?)?\.txt$", re.IGNORECASE)
 
 def _is_wanted(name: str, info: dict[str, Any]) -> bool:
     """Whether a file may hold references and is no longer than they can be. A web server may not say how long it is."""
-    size = info.get("size")
-    return is_wanted(name, 1 if size is None else int(size))
+    return is_wanted(name, size_of(info))
 
 
 class Beside:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from schemas.ids import stable_id
 from schemas.reasons import Reason
-from schemas.records import Member, Reject
+from schemas.records import UNTOLD, Member, Reject
 from workers.sources.kinds import Kind, kind_of
 
 MB = 1_000_000  # bytes; limits are given in MB
@@ -31,7 +31,7 @@ class Entry:
 
 def is_wanted(name: str, size: int) -> bool:
     """Whether a listing should bring the content along: files that may hold references."""
-    return kind_of(name) is Kind.SIDECAR and 0 < size <= MAX_SIDECAR
+    return kind_of(name) is Kind.SIDECAR and (size == UNTOLD or 0 < size <= MAX_SIDECAR)
 
 
 def decode_name(name: str) -> str:

@@ -14,7 +14,7 @@ from schemas.reasons import Reason
 from schemas.records import Member
 from workers.sources.entries import Entry, decode_name
 from workers.sources.kinds import estimate_s, is_archive_name
-from workers.sources.store import StoreError, followed, uri_of, version_of
+from workers.sources.store import StoreError, followed, size_of, uri_of, version_of
 from workers.storage import is_local, open_filesystem
 
 Infos = dict[str, dict[str, Any]]  # path on the filesystem -> what it says of the object
@@ -81,7 +81,7 @@ def entries(uri: str, storage: Storage) -> Iterator[Entry]:
 def entry_of(fs: fsspec.AbstractFileSystem, path: str, info: dict[str, Any], name: str, ordinal: int) -> Entry:
     """The entry of one object. Links of local folders are followed to files, and to nothing else."""
     info = followed(fs, path, info)
-    size = int(info.get("size") or 0)
+    size = size_of(info)
     member = Member(name, size, uri_of(fs, path), version_of(info), ordinal=ordinal, estimated_s=estimate_s(name, size))
     if info.get("type") == "denied":
         message = "this folder may not be listed; check its permissions"

@@ -114,5 +114,5 @@ def kind_of(name: str) -> Kind:
 
 
 def estimate_s(name: str, size: int) -> Seconds:
-    """Duration of a recording guessed from its size (bytes) and :data:`BYTES_PER_S`."""
-    return size / BYTES_PER_S.get(extension(name), DEFAULT_BYTES_PER_S)
+    """Duration of a recording guessed from its size (bytes) and :data:`BYTES_PER_S`; 0 where that is not told."""
+    return max(0, size) / BYTES_PER_S.get(extension(name), DEFAULT_BYTES_PER_S)

@@ -18,7 +18,7 @@ from schemas.records import Archive, Member, Seconds
 from workers.sources.entries import Entry, clean, decode_text, readable
 from workers.sources.kinds import estimate_s
 from workers.sources.sniff import compression_of, decompressor
-from workers.sources.store import ArchiveError, StoreError, StoreFile, followed, uri_of, version_of
+from workers.sources.store import ArchiveError, StoreError, StoreFile, followed, size_of, uri_of, version_of
 from workers.sources.tables import as_key, row_of, seconds_of
 from workers.storage import escaped, open_filesystem
 
@@ -230,7 +230,7 @@ def _found(member: Member, info: Info) -> Entry:
             return Entry(member).refuse(Reason.MEMBER_MISSING, message)
         is_denied = info.reason == Reason.ACCESS_DENIED
         return Entry(member).refuse(Reason.ACCESS_DENIED if is_denied else Reason.MANIFEST_LINE, str(info))
-    size = int(info.get("size") or 0)
+    size = size_of(info)
     seconds = member.estimated_s or estimate_s(member.uri, size)
     uri = info.get(_URI, member.uri)
     return Entry(replace(member, uri=uri, size=size, version=version_of(info), estimated_s=seconds))

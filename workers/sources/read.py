@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from schemas.config import Storage
 from schemas.errors import MemberError
 from schemas.reasons import Reason
-from schemas.records import Layout, Member, Shard
+from schemas.records import UNTOLD, Layout, Member, Shard
 from workers.sources import zip
 from workers.sources.store import StoreError
 from workers.storage import is_local, open_filesystem
@@ -34,7 +34,9 @@ class _Request:
 
     @property
     def bytes(self) -> int:
-        return self.members[0].size if self.start is None or self.end is None else self.end - self.start
+        if self.start is not None and self.end is not None:
+            return self.end - self.start
+        return REQUEST if self.members[0].size == UNTOLD else self.members[0].size
 
 
 def read_members(shard: Shard, storage: Storage) -> Iterator[Content]:

@@ -12,6 +12,7 @@ import fsspec
 from schemas.config import Storage
 from schemas.errors import MemberError, VoxmillError
 from schemas.reasons import Reason
+from schemas.records import UNTOLD
 from workers.sources.leaps import LeapCache
 from workers.storage import escaped, is_local, open_filesystem
 
@@ -119,6 +120,12 @@ def version_of(info: Mapping[str, Any]) -> str:
         if info.get(field):
             return str(info[field]).strip('"')
     return ""
+
+
+def size_of(info: Mapping[str, Any]) -> int:
+    """Bytes of an object, UNTOLD where the store does not say."""
+    size = info.get("size")
+    return UNTOLD if size is None else int(size)
 
 
 def followed(fs: fsspec.AbstractFileSystem, path: str, info: dict[str, Any]) -> dict[str, Any]:
