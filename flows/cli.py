@@ -37,6 +37,9 @@ Sources = Annotated[list[str] | None, typer.Argument(help=description_of(config.
 Destination = Annotated[str | None, typer.Option("--destination", "-d", help=description_of(config.Destination))]
 Published = Annotated[str, typer.Argument(metavar="DESTINATION", help=description_of(config.Destination))]
 RunId = Annotated[str | None, typer.Argument(metavar="RUN_ID", help=description_of(config.RunId), show_default=False)]
+AnyRun = Annotated[
+    str | None, typer.Argument(metavar="RUN_ID", help="id of a published run; all when unset", show_default=False)
+]
 Compare = Annotated[
     tuple[str, str] | None,
     typer.Option("--compare", metavar="RUN_A RUN_B", help=description_of(config.Compare), show_default=False),
@@ -47,6 +50,7 @@ Transcribers = Annotated[
     list[str] | None, typer.Option("--transcribers", help=description_of(config.Transcribers) + "; repeatable")
 ]
 Tts = Annotated[str | None, typer.Option("--tts", help=description_of(config.Synthesizer))]
+Voice = Annotated[str | None, typer.Option("--tts", help=description_of(config.Voice))]
 Language = Annotated[str | None, typer.Option("--language", help=description_of(config.Language))]
 Trust = Annotated[list[str] | None, typer.Option("--trust", help=description_of(config.Trusted) + "; repeatable")]
 RayAddress = Annotated[
@@ -162,7 +166,7 @@ def report(
 def regenerate(
     destination: Published,
     run_id: RunId = None,
-    tts: Tts = None,
+    tts: Voice = None,
     where: Where = None,
     text: Text = None,
     voices: Voices = None,
@@ -238,7 +242,7 @@ def export(
 @app.command()
 def verify(
     destination: Published,
-    run_id: RunId = None,
+    run_id: AnyRun = None,
     endpoint_url: Endpoint = None,
     region: Region = None,
     profile: Profile = None,

@@ -35,6 +35,21 @@ def described(function: Function) -> Function:
     return function
 
 
+_WORDS = {
+    "Value error, ": "",
+    "Extra inputs are not permitted": "no setting has this name",
+    "Input should be a valid tuple": 'must be a list, such as ["a", "b"]',
+}
+
+
+def _reworded(line: str) -> str:
+    """A line of pydantic's for people who know neither Python nor pydantic."""
+    field, _, message = line.partition(": ")
+    for said, better in _WORDS.items():
+        message = message.replace(said, better)
+    return f"{field}: {message}"
+
+
 def problems(message: str) -> list[str]:
     """One line per field from the message of Prefect's ``ParameterTypeError``.
 
@@ -45,7 +60,5 @@ def problems(message: str) -> list[str]:
     fields = [line.partition(": ")[0] for line in lines]
     # A list whose items are refused is reported as too short as well: the items say what is wrong.
     outer = {field for field in fields if any(other.startswith(f"{field}.") for other in fields)}
-    kept = [
-        line.replace(": Value error, ", ": ") for line, field in zip(lines, fields, strict=True) if field not in outer
-    ]
+    kept = [_reworded(line) for line, field in zip(lines, fields, strict=True) if field not in outer]
     return kept or [" ".join(message.split())]

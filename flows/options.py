@@ -106,8 +106,8 @@ def settled(form: Mapping[str, Any], later: Mapping[str, Any]) -> dict[str, Any]
     return merge(kept, later)
 
 
-def _holds(recipe: Mapping[str, Any], group: str, name: str) -> bool:
-    return isinstance(recipe.get(group), Mapping) and name in recipe[group]
+def _holds(recipe: Any, group: str, name: str) -> bool:
+    return isinstance(recipe, Mapping) and isinstance(recipe.get(group), Mapping) and name in recipe[group]
 
 
 def speech(settings: Iterable[str]) -> dict[str, Any]:

@@ -66,11 +66,15 @@ def table(found: Preview) -> RenderableType:
     shards: dict[str, list[Shard]] = {archive.uri: [] for archive in planned.archives}
     for shard in planned.shards:
         shards.setdefault(shard.archive.uri, []).append(shard)
-    grid = Table(box=None, pad_edge=False, header_style="dim", title="Plan", title_justify="left", title_style="bold")
-    grid.add_column("archive", overflow="fold", min_width=16)
+    grid = Table(
+        box=None, pad_edge=False, collapse_padding=True, header_style="dim", title="Plan", title_justify="left",
+        title_style="bold",
+    )  # fmt: skip
+    grid.add_column("archive", overflow="fold", min_width=12)
     grid.add_column("layout", overflow="fold")
     for name in ("size", "published already", "to do", "rejected at sight", "hours (about)", "shards"):
-        grid.add_column(name, justify="right")
+        # heads wrap at spaces; no column is cut down to nothing where the terminal is narrow
+        grid.add_column(name, justify="right", overflow="fold", min_width=max(map(len, name.split())))
     for archive in planned.archives:
         mine = shards[archive.uri]
         stream = any(shard.is_stream for shard in mine)

@@ -10,8 +10,9 @@ from flows.credentials import access
 from flows.form import described
 from flows.identity import run_name
 from schemas.config import Compare, Destination, RunId, Storage
+from schemas.errors import VoxmillError
 from tasks.report import report as write_page
-from tasks.runs import find_manifest, read_manifest
+from tasks.runs import find_manifest
 from tasks.summary import headline
 from workers.storage import absolute_url
 
@@ -28,8 +29,11 @@ def report(
     Given two runs to compare, the page is the second's report against the first.
     """
     root = absolute_url(destination)
+    first, second = compare or (None, run_id)
+    if compare and (run_id or first == second):
+        what = "a run id beside the two to compare" if run_id else f"run {first} would be compared with itself"
+        raise VoxmillError(what, "compare", "Give two runs, the earlier one first, and nothing beside them")
     with access(storage):
-        first, second = compare or (None, run_id)
         manifest = find_manifest(root, second, storage)
-        page = write_page(manifest, root, storage, read_manifest(root, first, storage) if first else None)
+        page = write_page(manifest, root, storage, find_manifest(root, first, storage) if first else None)
     return Completed(name="Reported", message=f"{page}: {headline(manifest)}", data=page)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from schemas.families import translators
 from schemas.ids import stable_id
@@ -23,10 +23,15 @@ Sources = Annotated[
 Destination = Annotated[str, Field(min_length=1, description="URL of the folder the tables are published under")]
 Transcribers = Annotated[
     tuple[TranscriberSpec, ...],
+    AfterValidator(lambda specs: tuple(dict.fromkeys(specs))),  # one that is there twice would agree with itself
     Field(min_length=1, description="engine specs, family:model; the first one's transcript is the chosen one"),
 ]
 Language = Annotated[str | None, Field(description="language of recordings that name none; detected when unset")]
-Synthesizer = Annotated[SynthesizerSpec | None, Field(description="voice engine spec; none: nothing is regenerated")]
+Synthesizer = Annotated[
+    SynthesizerSpec | None,
+    BeforeValidator(lambda spec: None if spec == "none" else spec),
+    Field(description="voice engine spec; none: nothing is regenerated"),
+]
 Voices = Annotated[tuple[str, ...], Field(description="voices dealt to speakers; empty: the spec's own voice")]
 Reprocess = Annotated[bool, Field(description="process again what is already published for the same settings")]
 RunId = Annotated[str | None, Field(description="id of a published run; the latest with utterances when unset")]
@@ -56,7 +61,9 @@ Formats = Annotated[
     Field(min_length=1, description="manifests to write: nemo, huggingface, lhotse"),
 ]
 Voice = Annotated[SynthesizerSpec, Field(description="voice engine spec, such as espeak:en-us")]
-MaxRoundTripWer = Annotated[float, Field(ge=0, description="round-trip WER up to which a clip is marked kept")]
+MaxRoundTripWer = Annotated[
+    float, Field(ge=0, allow_inf_nan=False, description="round-trip WER up to which a clip is marked kept")
+]
 Trusted = Annotated[
     tuple[Annotated[str, Field(min_length=1)], ...],
     Field(
@@ -68,9 +75,10 @@ MaxFileMb = Annotated[int, Field(ge=1, le=4096, description="size that published
 
 
 class Settings(BaseModel):
-    """Base of all settings: unknown names are refused, values are frozen."""
+    """Base of all settings: unknown names are refused, values are frozen. JSON has no infinity, so there is none.
+    Names may be numbers, as of profiles and voices."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, coerce_numbers_to_str=True)
 
 
 class AudioSettings(Settings):
@@ -120,6 +128,18 @@ class FeatureSettings(Settings):
     f_min: float = Field(0.0, ge=0, description="lowest band edge, Hz")
     f_max: float | None = Field(None, gt=0, description="highest band edge, Hz; half the sample rate when unset")
     source: Literal["denoised", "raw"] = Field("denoised", description="audio that features are taken from")
+
+    @model_validator(mode="after")
+    def _measures_something(self) -> FeatureSettings:
+        if self.hop_length > self.n_fft:
+            raise ValueError(
+                f"hop_length is {self.hop_length}, over n_fft = {self.n_fft}: samples would be passed over"
+            )
+        if self.n_mels > self.n_fft // 2:
+            raise ValueError(f"n_mels is {self.n_mels}, more than half of n_fft = {self.n_fft}: bands would be empty")
+        if self.f_max is not None and self.f_min >= self.f_max:
+            raise ValueError(f"f_min is {self.f_min:g} Hz, not below f_max = {self.f_max:g} Hz")
+        return self
 
 
 class AsrSettings(Settings):
@@ -202,7 +222,8 @@ class TtsSettings(Settings):
     """Regeneration of clean speech and its round trip through a transcriber."""
 
     # A secret that was put where its name belongs must not be told again by the error that refuses it.
-    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, coerce_numbers_to_str=True,
+                              hide_input_in_errors=True)  # fmt: skip
 
     synthesizer: Synthesizer = None
     round_trip: RoundTrip = None
@@ -258,6 +279,15 @@ class Recipe(Settings):
     tts: Speech = TtsSettings()
 
     @model_validator(mode="after")
+    def _features_are_of_what_is_heard(self) -> Recipe:
+        half = self.audio.sample_rate / 2
+        if self.features.f_min >= half or (self.features.f_max or 0) > half:
+            raise ValueError(
+                f"features.f_min must lie below, and features.f_max not above, half of audio.sample_rate: {half:g} Hz"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _hears_what_is_made(self) -> Recipe:
         if self.asr.first_input == "denoised" and self.denoise.method == "none":
             raise ValueError("asr.chosen_input is denoised and denoise.method is none: no transcript would be chosen")
@@ -292,7 +322,7 @@ class Storage(Settings):
 class Cluster(Settings):
     """Where the data plane runs and what its stages may take. Defaults are chosen from what the cluster has."""
 
-    address: str | None = Field(None, description="Ray address, or auto; none: a local Ray in this process")
+    address: str | None = Field(None, description="Ray address, or auto; a local Ray when unset")
     cpus: float | None = Field(
         None, gt=0, description="CPUs the run may use, and a cluster is to grow to; all that it has when unset"
     )
@@ -300,8 +330,12 @@ class Cluster(Settings):
         None, ge=0, description="GPUs the run may use, and a cluster is to grow to; all that it has when unset"
     )
     object_store_mb: int | None = Field(None, ge=100, description="object store of a local Ray, MB")
-    actors: dict[str, int] = Field(default_factory=dict, description="engine spec or stage -> number of its workers")
-    gpus: dict[str, float] = Field(default_factory=dict, description="engine spec -> GPUs (or a fraction) per worker")
+    actors: dict[str, Annotated[int, Field(ge=1)]] = Field(
+        default_factory=dict, description="engine spec or stage -> number of its workers"
+    )
+    gpus: dict[str, Annotated[float, Field(ge=0)]] = Field(
+        default_factory=dict, description="engine spec -> GPUs (or a fraction) per worker"
+    )
 
 
 class Sharding(Settings):

@@ -70,7 +70,8 @@ def export(parameters: ExportParameters) -> Exported:
 def _manifest(parameters: ExportParameters) -> RunManifest:
     """The run asked for; by default the latest that has clips of this kind."""
     if parameters.run_id or parameters.clips != "regenerated":
-        return find_manifest(parameters.destination, parameters.run_id, parameters.storage)
+        kind = None if parameters.clips == "regenerated" else "corpus"
+        return find_manifest(parameters.destination, parameters.run_id, parameters.storage, kind)
     if manifest := latest_manifest(
         parameters.destination, parameters.storage, lambda run: any(file.table == "regenerated" for file in run.files)
     ):

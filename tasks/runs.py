@@ -87,13 +87,18 @@ def latest_manifest(
     return next(filter(suits, manifests), None)
 
 
-def find_manifest(destination: str, run_id: str | None, storage: Storage) -> RunManifest:
+def find_manifest(destination: str, run_id: str | None, storage: Storage, kind: str | None = "corpus") -> RunManifest:
     """The manifest of ``run_id``, by default of the latest corpus run, if possible one that published utterances.
 
-    Raises VoxmillError where there is none.
+    Raises VoxmillError where there is none, and where ``run_id`` is not of ``kind`` (None: whatever it is of).
     """
     if run_id:
-        return read_manifest(destination, run_id, storage)
+        found = read_manifest(destination, run_id, storage)
+        if kind and found.kind != kind:
+            source = found.parameters.get("run_id")
+            do = f"Give the {kind} run whose texts it spoke{f', {source}' if source else ''}"
+            raise VoxmillError(f"run {run_id} is a {found.kind} run", destination, do)
+        return found
     manifest = latest_manifest(destination, storage, lambda run: run.kind == "corpus" and run.utterances > 0)
     manifest = manifest or latest_manifest(destination, storage)
     if manifest is None:

@@ -35,22 +35,35 @@ def select(
     VoxmillError where it does not parse or names a column that is not there.
     """
     names = [name for name in schema_of(table).names if name != "audio"]
+    tables = {
+        name: _dataset(manifest if name == table else source or manifest, name, destination, storage)
+        for name in dict.fromkeys((*QUERYABLE, table))
+    }
+    order = _ORDER + (", voice" if table == "regenerated" else "")
+    # On a line of its own, so that a comment at its end cannot swallow the bracket.
+    found = _asked(f"SELECT {', '.join(names)} FROM {table} WHERE (\n{where or 'true'}\n) ORDER BY {order}", tables)
+    if isinstance(found, str):
+        do = f"{table} has the columns {', '.join(names)}" if found else "Leave the semicolon out"
+        raise VoxmillError(f"{found or 'must be one condition'} [{where!r}]", "where", do)
+    return found.cast(pa.schema([schema_of(table).field(name) for name in names]))
+
+
+def _asked(query: str, tables: dict[str, Any]) -> pa.Table | str:
+    """The result of ``query``, or what is wrong with it ("": it is not one statement).
+
+    Not raised here: an error keeps its frames, with DuckDB's connection in them, until the process ends, which DuckDB's
+    bindings then complain of at length.
+    """
     with duckdb.connect() as connection:
-        for name in dict.fromkeys((*QUERYABLE, table)):
-            of = manifest if name == table else source or manifest
-            connection.register(name, _dataset(of, name, destination, storage))
+        for name, data in tables.items():
+            connection.register(name, data)
         connection.execute("SET enable_external_access = false; SET lock_configuration = true")
         try:
-            # On a line of its own, so that a comment at its end cannot swallow the bracket.
-            order = _ORDER + (", voice" if table == "regenerated" else "")
-            query = f"SELECT {', '.join(names)} FROM {table} WHERE (\n{where or 'true'}\n) ORDER BY {order}"
             if len(duckdb.extract_statements(query)) != 1:
-                raise VoxmillError("must be one condition, without a semicolon", "where", f"It is {where!r}")
-            schema = pa.schema([schema_of(table).field(name) for name in names])
-            return cast(pa.Table, connection.sql(query).to_arrow_table()).cast(schema)
+                return ""
+            return cast(pa.Table, connection.sql(query).to_arrow_table())
         except duckdb.Error as error:
-            what = str(error).splitlines()[0]
-            raise VoxmillError(f"{what} [{where!r}]", "where", f"{table} has the columns {', '.join(names)}") from None
+            return str(error).splitlines()[0]
 
 
 def _dataset(manifest: RunManifest, table: str, destination: str, storage: Storage) -> Any:

@@ -34,7 +34,11 @@ def orphans(manifests: list[RunManifest], destination: str, storage: Storage) ->
     fs, root = open_filesystem(destination, storage)
     named = {f"{root.rstrip('/')}/{file.path}" for manifest in manifests for file in manifest.files}
     there = [path for table in TABLES for path in fs.find(f"{root.rstrip('/')}/{table}")]
-    return [f"{path}: no manifest names this file" for path in sorted(there) if path not in named]
+    return [
+        f"{path}: no manifest names this file. Remove it if no run is publishing now: one broke off"
+        for path in sorted(there)
+        if path not in named
+    ]
 
 
 def unfinished(destination: str, storage: Storage) -> list[str]:

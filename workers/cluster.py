@@ -204,8 +204,12 @@ def shares(cpus: float, gpus: float, engines: Sequence[str], shards: int | None,
     its text word by word (Whisper) has a single-threaded actor per core and the others one per four cores, never more
     than there are shards (``shards`` None: unknown). Whatever all pools and task stages may hold at once fits the
     cluster: actors that hold every logical CPU starve a task stage for ever, without an error.
-    Raises VoxmillError where overrides ask for more GPUs than there are.
+    Raises VoxmillError where overrides ask for more GPUs than there are, or name what the run has not.
     """
+    known = ("front", "write", *engines)
+    for name in (*cluster.actors, *cluster.gpus):
+        if name not in known:
+            raise VoxmillError(f"no stage or engine {name!r}", "cluster", f"This run has {', '.join(known)}")
     cores = max(1, int(cpus))
     most = max(1, shards if shards is not None else cores)
     workers: dict[str, int] = {}

@@ -74,6 +74,8 @@ class OnBlock:
     The seconds that building took stand in the first shard's times. A shard that lost the device (after such a CUDA
     error every later call fails as well) is failed; the process ends at the next one, which Ray then gives to a new
     process. A shard that is to blame for the loss so costs itself alone.
+    An engine that cannot be had is told at the first shard, as one error: where building an actor fails, Ray tries for
+    ever, and tells of each attempt.
     """
 
     def __init__(self, name: str, build: Callable[[str], Callable[[Work], Work]], gpus: float) -> None:
@@ -83,13 +85,19 @@ class OnBlock:
             from workers.engines.gpu import hold
 
             hold(gpus)
-        self._stage = build("cuda" if gpus else "cpu")
+        self._refused: VoxmillError | None = None
+        try:
+            self._stage = build("cuda" if gpus else "cpu")
+        except VoxmillError as error:
+            self._refused = error.with_traceback(None)
         self._started: StageTime | None = clock.read()
         self._device_lost = False
 
     def __call__(self, block: pa.Table) -> pa.Table:
         if self._device_lost:
             os._exit(1)
+        if self._refused is not None:
+            raise self._refused
         work = timed(self._name, unpack(block), self._step, self._gpus)
         if self._started is not None and not work.failed:
             work.stages[f"load {self._name}"], self._started = self._started, None

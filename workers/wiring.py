@@ -31,7 +31,8 @@ def start(pools: list[str], shards: int | None, cluster: Cluster) -> dict[str, S
     from workers import queue
 
     streaming_executor_state.WAIT_FOR_TASK_COMPLETION_TIMEOUT_S = _LOOKS_EVERY_S
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    # What fails is raised; Ray Data would tell of it with its traceback, and ask for a report to its makers, before.
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)
     context = ray.data.DataContext.get_current()
     # One byte, not None: a row cannot be split, so every shard becomes a block of its own at once. With None, Ray 2.60
     # glues all that one task yields (every shard of a one-way stream) into a single block.
@@ -124,12 +125,17 @@ def receipts(dataset: Any) -> Iterator[Receipt]:
 
 
 def _explained(error: BaseException) -> VoxmillError:
-    """Ray's error as one line: the cause that a stage gave, where there is one."""
+    """Ray's error as one line: the cause that a stage gave, where there is one.
+
+    The innermost counts: Ray's own is of the same class as what it wraps, and its text the whole traceback.
+    """
     cause: BaseException | None = error
+    given: VoxmillError | None = None
     while cause is not None:
-        if isinstance(cause, VoxmillError):
-            return cause
+        given = cause if isinstance(cause, VoxmillError) else given
         cause = getattr(cause, "cause", None) or cause.__cause__
+    if given is not None:
+        return given
     line = next((line for line in reversed(str(error).splitlines()) if line.strip()), type(error).__name__)
     return VoxmillError(
         f"the data plane stopped ({type(error).__name__}: {line.strip()[:300]})",

@@ -35,7 +35,8 @@ def load_model(checkpoint: Checkpoint, device: str) -> whisper.Whisper:
         source = checkpoint.model if checkpoint.is_name else str(checkpoint.path)
         return whisper.load_model(source, device=device).eval()
     except Exception as error:
-        reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+        # the first sentence: torch goes on to tell how to run what a checkpoint holds
+        reason = " ".join(f"{type(error).__name__}: {error}".split()).partition(". ")[0][:300]
         raise VoxmillError(
             f"the checkpoint cannot be loaded ({reason})",
             checkpoint.spec,

@@ -168,10 +168,12 @@ def _better(
     utterances: pa.Table,
     called: Mapping[str, str],
 ) -> list[compare.Comparison]:
-    """What was not chosen against what was: other engines on raw audio, and the foremost engine's other input."""
+    """What was not chosen against what was: other engines, where raw audio was chosen, on which they are compared, and
+    the foremost engine's other input."""
     foremost = _foremost(utterances)
-    found = [replace(one, first=called[one.first], other=called[one.other]) for one in engines if one.other == foremost]
     inputs = pc.unique(utterances["transcript_input"].drop_null()).to_pylist()
+    paired = [one for one in engines if one.other == foremost and inputs == ["raw"]]
+    found = [replace(one, first=called[one.first], other=called[one.other]) for one in paired]
     if foremost in denoised and len(inputs) == 1:
         (_, one), *_ = denoised[foremost]
         named = replace(one, first="denoised audio", other="raw audio")

@@ -87,7 +87,9 @@ def _explain(error: Exception) -> tuple[Reason, str, str]:
             "Check the credentials (environment, storage.profile, storage.credentials_block or storage.anonymous for "
             "public buckets) and the file's or bucket's permissions"
         )  # fmt: skip
-    if isinstance(error, FileNotFoundError | NotADirectoryError):
+    if isinstance(error, NotADirectoryError):
+        return Reason.SOURCE_MISSING, f"a file is in the way of a folder ({said})", "Correct the path, or name another"
+    if isinstance(error, FileNotFoundError):
         if "bucket" in said.lower():
             return Reason.SOURCE_MISSING, "no such bucket", "Check the bucket's name, storage.endpoint_url and region"
         return Reason.SOURCE_MISSING, "nothing is there", "Check the URL for typing errors and the store it lies in"
