@@ -69,7 +69,9 @@ Hears = Annotated[str | None, typer.Option("--round-trip", help=description_of(c
 MaxWer = Annotated[float | None, typer.Option("--max-wer", help=description_of(config.MaxRoundTripWer))]
 Speech = Annotated[
     list[str] | None,
-    typer.Option("--set", help="other settings of the speech, such as loudness_lufs=-23; repeatable"),
+    typer.Option(
+        "--set", help="other settings of the speech, such as loudness_lufs=-23, or cluster.cpus=8; repeatable"
+    ),
 ]
 Folder = Annotated[str, typer.Argument(metavar="FOLDER", help=description_of(config.Folder))]
 RunOption = Annotated[str | None, typer.Option("--run-id", help=description_of(config.RunId))]
@@ -193,7 +195,6 @@ def regenerate(
             "voices": listed(voices),
             "round_trip": round_trip,
             "max_wer": max_wer,
-            "speech": speech(set_ or []),
             "trusted": listed(trust),
             "cluster": {"address": ray_address},
             "storage": _reach(endpoint_url, region, profile, anonymous, credentials_block),
@@ -202,7 +203,7 @@ def regenerate(
         terminal.starting()
         from flows.launch import launch_regenerate
 
-        launch_regenerate(given(form), verbose)
+        launch_regenerate(merge(given(form), speech(set_ or [])), verbose)
 
 
 @app.command()

@@ -111,13 +111,17 @@ def _holds(recipe: Any, group: str, name: str) -> bool:
 
 
 def speech(settings: Iterable[str]) -> dict[str, Any]:
-    """The regenerate flow's ``speech`` from ``name=value`` settings, with ``tts.`` before the name or without.
+    """The regenerate flow's parameters from ``name=value`` settings: the ``speech``'s, with ``tts.`` before the name or
+    without, and those of ``cluster`` and ``storage``.
 
-    >>> speech(["loudness_lufs=-23", "tts.codec=opus"])
-    {'loudness_lufs': -23, 'codec': 'opus'}
+    >>> speech(["loudness_lufs=-23", "tts.codec=opus", "cluster.cpus=8"])
+    {'cluster': {'cpus': 8}, 'speech': {'loudness_lufs': -23, 'codec': 'opus'}}
     """
-    named = [f"tts.{setting.strip().removeprefix('tts.')}" for setting in settings]
-    return dict(overrides(named).get("recipe", {}).get("tts", {}))
+    settings = [setting.strip() for setting in settings]
+    apart = [setting for setting in settings if setting.startswith(("cluster.", "storage."))]
+    named = [f"tts.{setting.removeprefix('tts.')}" for setting in settings if setting not in apart]
+    spoken = dict(overrides(named).get("recipe", {}).get("tts", {}))
+    return overrides(apart) | ({"speech": spoken} if spoken else {})
 
 
 def _value(text: str) -> Any:

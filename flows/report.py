@@ -30,9 +30,8 @@ def report(
     """
     root = absolute_url(destination)
     first, second = compare or (None, run_id)
-    if compare and (run_id or first == second):
-        what = "a run id beside the two to compare" if run_id else f"run {first} would be compared with itself"
-        raise VoxmillError(what, "compare", "Give two runs, the earlier one first, and nothing beside them")
+    if compare and run_id:
+        raise VoxmillError("a run id beside the two to compare", "compare", "Give two runs, and nothing beside them")
     with access(storage):
         manifest = find_manifest(root, second, storage)
         page = write_page(manifest, root, storage, find_manifest(root, first, storage) if first else None)

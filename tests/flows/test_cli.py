@@ -66,7 +66,13 @@ def test_every_wrong_field_is_told_in_a_line_of_its_own(tmp_path: Path) -> None:
         (["a.tar"], "destination: must be given"),
         (["-d", "lake"], "sources: must be given"),
         (["a.tar", "-d", "lake", "--set", "asr.denoised"], "is not of the form group.name=value"),
-        (["a.tar", "-d", "lake", "--set", "cluster.speed=3"], "cluster.speed: "),
+        (["a.tar", "-d", "lake", "--set", "cluster.speed=3"], "cluster.speed: no setting has this name"),
+        (["a.tar", "-d", "lake", "--set", "recipe=5"], "recipe: "),
+        (["a.tar", "-d", "lake", "--set", "tts.voices=ann"], 'recipe.tts.voices: must be a list, such as ["a", "b"]'),
+        (["a.tar", "-d", "lake", "--set", "gate.max_wer=Infinity"], "gate.max_wer: Input should be a finite number"),
+        (["a.tar", "-d", "lake", "--set", "features.hop_length=2048"], "recipe.features: hop_length is 2048, over"),
+        (["a.tar", "-d", "lake", "--set", "features.f_min=9000"], "half of audio.sample_rate: 8000 Hz"),
+        (["a.tar", "-d", "lake", "--set", 'cluster.actors={"front": 0}'], "cluster.actors.front: "),
         (["a.tar", "-d", "lake", "--config", "nowhere.yaml"], "nowhere.yaml: the configuration cannot be read"),
         (["a.tar", "-d", "lake", "--transcribers", "whisper:/nowhere/x.pt"], "whisper:/nowhere/x.pt: there is no such"),
         (["a.tar", "-d", "lake", "--transcribers", "conformer:x.nemo"], "allow it: --trust x.nemo"),
@@ -199,6 +205,7 @@ def test_two_runs_are_compared_or_the_missing_one_is_named(lake: Path, prefect_h
     compared = voxmill("report", lake, "--compare", "r1", "r1")
     assert (compared.exit_code, compared.output.strip()) == (0, str(page))
     assert "Since run r1" in page.read_text()
+    assert "a run id beside the two" in voxmill("report", lake, "r1", "--compare", "r1", "r1").output
     refused = voxmill("report", lake, "--compare", "r0", "r1")
     assert refused.exit_code == 1
     assert "no run r0 is published here" in refused.output

@@ -11,6 +11,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import fsspec
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -18,7 +19,7 @@ from schemas.config import Storage
 from schemas.manifest import RunManifest
 from tests.workers import report_corpus
 from workers.quality.bootstrap import Interval
-from workers.report import build_report, write_report
+from workers.report import build_report, content, write_report
 from workers.report.compare import Comparison, two_runs
 from workers.report.cost import cost
 from workers.report.data import Reader, last_comparable
@@ -219,6 +220,15 @@ def test_what_is_better_than_the_chosen_is_said(run: tuple[RunManifest, str, str
     back = one.reversed()
     assert (back.first, back.difference.low, back.shown) == ("raw audio", 0.005, "higher")
     assert verdict(manifest, [row], {}, None, None, [back]).level == "good"
+
+
+@pytest.mark.parametrize(("chosen", "found"), [("raw", ["b"]), ("denoised", [])])
+def test_engines_compared_on_raw_audio_are_no_better_than_denoised_audio_that_was_chosen(
+    chosen: str, found: list[str]
+) -> None:
+    utterances = pa.table({"transcript_engine": ["a", "a"], "transcript_input": [chosen, chosen]})
+    other = Comparison("b", "a", 0.2, 0.4, Interval(-0.2, -0.3, -0.1, 9), 80, "speaker")
+    assert [one.first for one in content._better([other], {}, utterances, {"a": "a", "b": "b"})] == found
 
 
 def test_the_page_tells_what_all_signs_together_predict(run: tuple[RunManifest, str, str]) -> None:

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from schemas.errors import VoxmillError
 from schemas.records import Archive, Layout, Shard
 from workers.block import pack, unpack
 from workers.engines.gpu import memory_of
@@ -29,6 +30,17 @@ def test_the_start_is_told_once() -> None:
     first, second = unpack(stage(block("a"))), unpack(stage(block("b")))
     assert set(first.stages) == {"load transcribe x", "transcribe x"}
     assert set(second.stages) == {"transcribe x"}
+
+
+def test_an_engine_that_cannot_be_had_is_told_at_the_first_shard() -> None:
+    """Ray makes an actor that fails in its making again and again."""
+
+    def refuse(device: str) -> Callable[[Work], Work]:
+        raise VoxmillError("there is no such voice", "espeak:xx", "Choose another one")
+
+    stage = OnBlock("synthesize espeak:xx", refuse, 0.0)
+    with pytest.raises(VoxmillError, match="espeak:xx: there is no such voice"):
+        stage(block("a"))
 
 
 def test_a_part_of_a_gpu_is_a_part_of_its_memory(monkeypatch: pytest.MonkeyPatch) -> None:
