@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 
 import numpy as np
@@ -73,7 +74,7 @@ class Decode:
                     channel=channel if each else None,
                     start_s=offset + segment.start_s,
                     # resampling rounds the length up
-                    end_s=min(offset + segment.end_s, decoded.recording.duration_s),
+                    end_s=min(offset + segment.end_s, decoded.recording.duration_s or math.inf),
                     raw=raw,
                     levels=levels(raw, rate),
                 )

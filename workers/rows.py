@@ -72,7 +72,7 @@ def _utterance(utterance: Utterance, work: Work, recipe: Recipe, is_partial: boo
 def _is_whole(utterance: Utterance) -> bool:
     """Whether the utterance is all of its recording, rather than a piece that was cut at pauses."""
     start = utterance.member.clip_start_s or 0.0
-    length = utterance.member.clip_duration_s or utterance.recording.duration_s - start
+    length = utterance.member.clip_duration_s or (utterance.recording.duration_s or 0.0) - start
     return utterance.end_s - utterance.start_s >= length - _WHOLE_S
 
 

@@ -13,12 +13,12 @@ from workers.engines.base import Padding, Synthesis, Transcription
 
 @dataclass(frozen=True)
 class Recording:
-    """What a member was before it was cut: its format, rate (Hz), channels and duration."""
+    """What a member was before it was cut: its format, rate (Hz), channels and duration (None: not known)."""
 
     format: str
     sample_rate: int
     channels: int
-    duration_s: Seconds
+    duration_s: Seconds | None
 
 
 @dataclass

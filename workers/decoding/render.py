@@ -132,7 +132,7 @@ def render(name: str, held: Held, clip: Clip | None, wanted: Wanted, events: Eve
     """Decode what is ``held`` with libsndfile, or with FFmpeg where that fails or finds nothing, or only a part.
 
     Samples go to ``events`` as float32 of shape (n,) or (n, channels). Returns the recording's fields: format,
-    sample_rate, channels, duration_s. Raises MemberError.
+    sample_rate, channels, duration_s (None: of a piece, where no header tells it). Raises MemberError.
     """
     file, size = held.file, held.size
     if not size:
@@ -172,12 +172,15 @@ def render(name: str, held: Held, clip: Clip | None, wanted: Wanted, events: Eve
 
 
 def _recording(source: Source, clip: Clip | None) -> dict[str, Any]:
-    frames = source.frames_seen if clip is None else max(source.frames_seen, source.frames or 0)
+    frames: int | None = source.frames_seen
+    if clip is not None:
+        is_cut_short = clip[1] is not None and source.frames_seen >= math.floor(sum(clip) * source.sample_rate)  # type: ignore[arg-type]
+        frames = None if is_cut_short and not source.frames else max(source.frames_seen, source.frames or 0)
     return {
         "format": source.format,
         "sample_rate": source.sample_rate,
         "channels": source.channels,
-        "duration_s": frames / source.sample_rate,
+        "duration_s": None if frames is None else frames / source.sample_rate,
     }
 
 
