@@ -58,6 +58,23 @@ def test_everything_is_read_from_a_bucket(s3: Any, shared_data: Any) -> None:
     assert contents(f"{bucket}/lists/m.jsonl", storage) == {"../loose/d/1.wav": files[1][1]}
 
 
+def test_keys_with_an_empty_folder_in_them_are_read(s3: Any, shared_data: Any) -> None:
+    storage, bucket = Storage(**s3.storage), s3.bucket("slashes")
+    one_clip, other = clips(shared_data, 2)
+    for key, data in (("p//a.wav", one_clip), ("p//a.txt", b"eins"), ("p/b//c.wav", other)):
+        s3.put(f"{bucket}/{key}", data)
+    for source in ("p", "p/**"):
+        listing = listed(f"{bucket}/{source}", storage)
+        assert not listing.rejects
+        assert sides(listing.members) == {"a.wav": ("eins", None, None), "b//c.wav": (None, None, None)}
+        assert contents(f"{bucket}/{source}", storage) == {"a.wav": one_clip, "b//c.wav": other}
+    s3.put(f"{bucket}/p/a.wav", other)
+    assert contents(f"{bucket}/p", storage) == {"a.wav": other, "b//c.wav": other}
+    assert [(r.member, r.reason) for r in listed(f"{bucket}/p", storage).rejects] == [
+        ("a.wav", Reason.DUPLICATE_MEMBER)
+    ]
+
+
 def test_growth_is_seen_by_a_process_that_has_listed_before(s3: Any, shared_data: Any) -> None:
     storage, bucket = Storage(**s3.storage), s3.bucket("grows")
     clip, other = clips(shared_data, 2)

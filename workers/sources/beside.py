@@ -10,8 +10,8 @@ from typing import Any
 
 from schemas.config import Storage
 from schemas.records import Archive, Layout
-from workers.sources.entries import decode_name, is_wanted
-from workers.sources.folder import is_pattern, root_of
+from workers.sources.entries import is_wanted
+from workers.sources.folder import is_pattern, name_below, root_of
 from workers.sources.kinds import archive_stem, extension, is_archive_name, stem
 from workers.sources.references import AUDIO_FOLDERS, References, Table
 from workers.sources.store import StoreError, followed, size_of, uri_of, version_of
@@ -102,7 +102,7 @@ class Beside:
         root = root_of(fs, path)
         found = sorted(fs.find(root, detail=True).items())
         wanted = [name for name, info in found if _is_wanted(name[len(root) + 1 :], info)]
-        return [(decode_name(name[len(root) + 1 :]), uri_of(fs, name)) for name in wanted]
+        return [(name_below(root, name), uri_of(fs, name)) for name in wanted]
 
     def _folder(self, url: str) -> dict[str, dict[str, Any]]:
         """The files of a folder by URI."""

@@ -28,9 +28,19 @@ def root_of(fs: fsspec.AbstractFileSystem, path: str) -> str:
     return path if not match else path[: match.start()].rpartition("/")[0]
 
 
+def name_below(root: str, path: str) -> str:
+    """The member name of ``path`` below the folder ``root``. Keys of S3 may start with a folder without a name there.
+
+    >>> name_below("b/pre", "b/pre/a.wav"), name_below("b/pre", "b/pre//a.wav"), name_below("/", "/a.wav")
+    ('a.wav', 'a.wav', 'a.wav')
+    """
+    return decode_name(path.removeprefix(root.rstrip("/")).lstrip("/"))
+
+
 def objects(fs: fsspec.AbstractFileSystem, path: str) -> Infos:
     """All objects below a folder, or matched by a pattern, by path in sorted order. Raises what the store raises.
 
+    Keys with a nameless folder come last: where :func:`name_below` calls two the same, the plain one is the first.
     A local subfolder that cannot be listed stands there itself, of type "denied": fsspec would leave it out silently.
     """
     fs.invalidate_cache()
@@ -46,7 +56,11 @@ def objects(fs: fsspec.AbstractFileSystem, path: str) -> Infos:
         if path in denied:
             raise PermissionError(path)
     found |= denied
-    return {name: found[name] for name in sorted(found) if not name.endswith("/") and name != path}
+    return {
+        name: found[name]
+        for name in sorted(found, key=lambda name: ("//" in name, name))
+        if not name.endswith("/") and name != path
+    }
 
 
 def is_pattern(fs: fsspec.AbstractFileSystem, path: str) -> bool:
@@ -68,13 +82,13 @@ def entries(uri: str, storage: Storage) -> Iterator[Entry]:
     try:
         fs, path = open_filesystem(uri, storage)
         infos = objects(fs, path)
-        root = root_of(fs, path).rstrip("/") + "/"
+        root = root_of(fs, path)
     except Exception as error:  # whatever a backend raises
         raise StoreError(error, uri) from error
     ordinal = 0
     for name, info in infos.items():
         if not is_archive_name(name):
-            yield entry_of(fs, name, info, decode_name(name.removeprefix(root)), ordinal)
+            yield entry_of(fs, name, info, name_below(root, name), ordinal)
             ordinal += 1
 
 
