@@ -157,7 +157,7 @@ def parameters_of(
             f"{', '.join(cannot)} cannot translate; {can} can", "asr.task", "Leave it out of transcribers"
         )
     parameters = CorpusParameters(recipe=settled, destination=absolute_url(destination), **others)
-    check_apart(parameters.sources, parameters.destination)
+    check_apart(parameters.sources, parameters.destination, parameters.storage)
     return parameters
 
 

@@ -14,12 +14,12 @@ from fsspec.implementations.local import LocalFileSystem
 from source_archives import MAX_BYTES, clips, contents, listed, one, sides, tar_bytes, write, zip_bytes
 
 from schemas.config import CorpusParameters, Sharding, Storage
-from schemas.errors import MemberError
+from schemas.errors import MemberError, VoxmillError
 from schemas.reasons import Reason
 from schemas.records import Archive, Layout, Published
 from workers.arrow import table_of
 from workers.sources import entries, planning, read
-from workers.sources.discover import discover
+from workers.sources.discover import check_apart, discover
 from workers.sources.listing import Listing, list_archive
 from workers.sources.manifest import LISTED
 from workers.sources.read import read_contents, read_members
@@ -165,6 +165,26 @@ def test_local_folders_follow_links_to_files_and_to_nothing_else(tmp_path: Path,
     assert {(r.member, r.reason) for r in rejects} == {
         (n, Reason.NOT_A_FILE) for n in ("broken.wav", "folder", "pipe.wav")
     }
+
+
+@pytest.mark.parametrize(
+    ("source", "destination"),
+    [
+        ("s3a://b", "s3://b/out"),
+        ("s3://b/*", "s3a://b/out"),
+        ("local:///d", "/d/out"),
+        ("/d", "local:///d/out"),
+        ("simplecache::s3://b", "s3://b/out"),
+    ],
+)
+def test_a_destination_inside_a_source_is_refused_however_they_are_spelt(source: str, destination: str) -> None:
+    with pytest.raises(VoxmillError, match="the destination lies in this source"):
+        check_apart([source], destination, Storage())
+
+
+@pytest.mark.parametrize("source", ["s3a://bb", "s3://b/other", "nowhere://b", "zip://*::s3://b/x.zip", "/b"])
+def test_what_lies_apart_or_cannot_be_read_is_no_source_of_its_destination(source: str) -> None:
+    check_apart([source], "s3://b/out", Storage())
 
 
 def test_what_links_lead_to_is_seen_wherever_they_lie(tmp_path: Path, shared_data: Path) -> None:

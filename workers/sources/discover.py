@@ -46,16 +46,16 @@ def discover(sources: Sequence[str], storage: Storage) -> Discovery:
     return Discovery(tuple(archives), tuple(item for item in found.values() if isinstance(item, Reject)))
 
 
-def check_apart(sources: Sequence[str], destination: str) -> None:
+def check_apart(sources: Sequence[str], destination: str, storage: Storage) -> None:
     """Raise VoxmillError where ``destination`` lies in one of ``sources``: each run would read the last one's tables.
 
     Of a pattern, that is where it matches the destination, a folder that this lies in, or a table's file.
     """
-    inside = destination.rstrip("/")
+    inside = _spelt(destination, storage)
     above = _folders(inside)
     files = [f"{inside}/utterances/run_date=2000-01-01/run_id=x/part-0.parquet", f"{inside}/_runs/x.json"]
     for source in sources:
-        url = absolute_url(source).rstrip("/")
+        url = _spelt(source, storage)
         pattern = re.compile(glob_translate(url)) if MAGIC.search(url) else None
         if url in (inside, *above) or (pattern and any(pattern.match(name) for name in (inside, *above, *files))):
             raise VoxmillError(
@@ -63,6 +63,19 @@ def check_apart(sources: Sequence[str], destination: str) -> None:
                 source,
                 f"Choose a destination outside, instead of {destination}, or a source that leaves it out",
             )
+
+
+def _spelt(url: str, storage: Storage) -> str:
+    """``url`` as archives are named, without asking its store; as it stands where there is no driver for it.
+
+    Of a chain of fsspec's, that is what it ends in.
+    """
+    url = absolute_url(url)
+    target = url if url.startswith("/") else url.rpartition("::")[2]
+    try:
+        return uri_of(*open_filesystem(target, storage)).rstrip("/")
+    except Exception:  # whatever a driver raises: discovery says it of the source
+        return target.rstrip("/")
 
 
 def _source(url: str, storage: Storage) -> list[Archive | Reject]:
