@@ -51,8 +51,8 @@ _FIELDS: dict[str, list[tuple[str, pa.DataType, str]]] = {
         ("start_s", pa.float64(), "start in the recording, seconds"),
         ("end_s", pa.float64(), "end in the recording, seconds"),
         ("duration_s", pa.float64(), "end_s - start_s"),
-        ("recording_s", pa.float64(), "duration of the whole recording, seconds; null for a piece of one whose header "
-         "does not tell it"),
+        ("recording_s", pa.float64(), "duration of the whole recording, seconds; null for a piece that does not reach "
+         "the end of one whose header does not tell it"),
         ("format", pa.string(), "container and codec, such as WAV/PCM_16"),
         ("source_sample_rate", pa.int32(), "sample rate of the recording, Hz"),
         ("source_channels", pa.int16(), "channels of the recording"),

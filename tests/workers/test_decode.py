@@ -308,10 +308,10 @@ class _Pipe(io.BytesIO):
         return False
 
 
-def aac(samples: np.ndarray, rate: int, layout: str, form: str = "adts") -> bytes:
+def aac(samples: np.ndarray, rate: int, layout: str, form: str = "adts", file: io.BytesIO | None = None) -> bytes:
     import av
 
-    file = _Pipe()
+    file = file or _Pipe()
     with av.open(file, "w", format=form) as container:
         stream = container.add_stream("aac", rate=rate, layout=layout)
         channels = 2 if layout == "stereo" else 1
@@ -329,6 +329,34 @@ def test_a_piece_does_not_say_how_long_its_recording_is_where_no_header_does(dec
     clips = [None, (0.0, 2.0), (5.0, 2.0), (9.0, 2.0), (9.0, None)]
     found = [decoder.decode("a.mka", data, clip).recording.duration_s for clip in clips]
     assert found == [pytest.approx(10, abs=0.1), None, None, found[0], found[0]]
+
+
+def test_a_length_that_ffmpeg_guesses_is_no_promise() -> None:
+    """ADTS says no length. By the rate of its first, quiet packets this minute would take ten."""
+    rng = np.random.default_rng(0)
+    samples = np.concatenate([np.zeros(800_000), rng.uniform(-0.5, 0.5, 160_000)])
+    data = aac(samples, 16_000, "mono")
+    clips = [None, (51.0, 2.0), (58.0, 2.0), (59.0, 30.0)]
+    with Decoder(AudioSettings(max_hours=0.02)) as decoder:
+        found = [decoder.decode("a.aac", data, clip).recording.duration_s for clip in clips]
+    assert found == [pytest.approx(60, abs=0.1), None, None, found[0]]
+
+
+def test_a_piece_that_ends_before_its_recording_does_has_the_headers_length(decoder: Decoder) -> None:
+    """Also where both its ends lie between two samples, and are rounded."""
+    data = wav(np.full(40_000, 0.5), 8_000)
+    for clip in ((1.0, 2.0), (2.5 / 8_000, 8_000.5 / 8_000), (4.0, 1.0), (4.5, 1.0)):
+        assert decoder.decode("a.wav", data, clip).recording.duration_s == 5.0
+
+
+def test_a_header_that_is_too_short_tells_no_piece_behind_it_how_long_its_recording_is(decoder: Decoder) -> None:
+    samples = np.sin(2 * np.pi * 440 * np.arange(160_000) / 16_000) / 2
+    data = bytearray(aac(samples, 16_000, "mono", "matroska", io.BytesIO()))
+    at = data.index(b"\x44\x89\x88") + 3  # Matroska's Duration, a float of 8 bytes, in milliseconds
+    data[at : at + 8] = struct.pack(">d", 4_000.0)
+    clips = [(0.0, 2.0), (5.0, 2.0), (9.0, 2.0)]
+    found = [decoder.decode("a.mka", bytes(data), clip).recording.duration_s for clip in clips]
+    assert found == [4.0, None, pytest.approx(10, abs=0.1)]
 
 
 def test_a_stream_that_changes_its_rate_and_channels_is_heard_to_the_end(decoder: Decoder) -> None:

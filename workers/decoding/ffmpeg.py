@@ -23,6 +23,8 @@ _FORMATS = (
     "3gp,3g2,mj2,mp2,mp3,mpc,mpc8,mpeg,mpegts,mxf,nistsphere,oga,ogg,opus,oma,ogv,rm,shn,sln,spx,swf,tak,tta,voc,w64,"
     "wav,wsvqa,wv,xwma"
 )
+# Bare packets without a length: FFmpeg guesses it by the bit rate of the first few, which may be those of a pause.
+_GUESSED = frozenset(("aac", "ac3", "amr", "amrnb", "amrwb", "dts", "eac3", "gsm", "latm", "loas", "mp3"))
 _SCALE = {"u": 128.0, "i2": 32768.0, "i4": 2147483648.0}
 _KEPT_BYTES = 64 << 20  # of a piece and what overlaps it: three minutes of 48 kHz stereo
 _MAX_BAD_PACKETS = 1_000  # with nothing good among them
@@ -42,6 +44,7 @@ class Reading:
         self._promised = promised if len(self._parts) == 1 else None
         context = stream.codec_context
         self._name = f"{self._container.format.name}/{context.name}"
+        self._is_guessed = self._container.format.name in _GUESSED
         self._rate, self._channels = context.sample_rate, context.channels
         self._decoded = _evened(self._frames(stream), self._rate, self._channels)
         self._seen = 0  # frames read so far
@@ -68,7 +71,9 @@ class Reading:
 
     def source(self, clip: Clip | None) -> Source:
         """The recording, or a piece of it that this reading reaches. Ends the source given before."""
-        source = Source(self._name, self._rate, self._channels, self._promised, iter(()))
+        source = Source(
+            self._name, self._rate, self._channels, self._promised, iter(()), is_guessed=self._is_guessed
+        )  # fmt: skip
         source.blocks = self._blocks(source, clip)
         return source
 
@@ -144,7 +149,7 @@ def _evened(frames: Iterator[Any], rate: int, channels: int) -> Iterator[np.ndar
 
 
 def _open(part: _Part) -> tuple[Any, Any, int | None]:
-    """The container, its stream of sound and the frames its header promises. Raises Unreadable, MemberError."""
+    """The container, its stream of sound and its frames by the header. Raises Unreadable, MemberError."""
     import av
 
     try:
@@ -181,7 +186,8 @@ def _words(error: Exception) -> str:
 
 
 def _promised_frames(container: Any, stream: Any) -> int | None:
-    """Frames of the recording by the stream's or the container's duration; None where neither says."""
+    """Frames of the recording by the stream's or the container's duration, FFmpeg's guess for those of _GUESSED; None
+    where neither says."""
     rate = stream.codec_context.sample_rate
     if stream.duration is not None and stream.time_base is not None:
         return max(0, round(stream.duration * stream.time_base * rate))

@@ -132,7 +132,8 @@ def render(name: str, held: Held, clip: Clip | None, wanted: Wanted, events: Eve
     """Decode what is ``held`` with libsndfile, or with FFmpeg where that fails or finds nothing, or only a part.
 
     Samples go to ``events`` as float32 of shape (n,) or (n, channels). Returns the recording's fields: format,
-    sample_rate, channels, duration_s (None: of a piece, where no header tells it). Raises MemberError.
+    sample_rate, channels, duration_s (None: of a piece, where neither its end nor a header tells it). Raises
+    MemberError.
     """
     file, size = held.file, held.size
     if not size:
@@ -172,10 +173,7 @@ def render(name: str, held: Held, clip: Clip | None, wanted: Wanted, events: Eve
 
 
 def _recording(source: Source, clip: Clip | None) -> dict[str, Any]:
-    frames: int | None = source.frames_seen
-    if clip is not None:
-        is_cut_short = clip[1] is not None and source.frames_seen >= math.floor(sum(clip) * source.sample_rate)  # type: ignore[arg-type]
-        frames = None if is_cut_short and not source.frames else max(source.frames_seen, source.frames or 0)
+    frames = _whole_frames(source, clip)
     return {
         "format": source.format,
         "sample_rate": source.sample_rate,
@@ -184,12 +182,26 @@ def _recording(source: Source, clip: Clip | None) -> dict[str, Any]:
     }
 
 
+def _whole_frames(source: Source, clip: Clip | None) -> int | None:
+    """Frames of the whole recording: as read, else by its header; None where that says none, or fewer than there are.
+
+    Both libraries round the clip's start and duration each.
+    """
+    if clip is None or clip[1] is None:
+        return source.frames_seen
+    last = round(clip[0] * source.sample_rate) + round(clip[1] * source.sample_rate)
+    if source.frames_seen < last:  # the end came before the clip's
+        return source.frames_seen
+    return None if source.frames is None or source.frames < last or source.is_guessed else source.frames
+
+
 def _stream(source: Source, clip: Clip | None, wanted: Wanted, events: Events) -> int:
     """Send all of ``source``; returns the source frames sent. Raises MemberError, Unreadable."""
     promised_s = (source.frames or 0) / source.sample_rate
     if clip is not None:
         promised_s = min(promised_s, clip[1] if clip[1] is not None else promised_s)
-    _check_length(promised_s, wanted, "the header says")
+    if not source.is_guessed:
+        _check_length(promised_s, wanted, "the header says")
     events.header(promised_s)
     each = wanted.each_channel and source.channels > 1
     resampler = Resampler(source.sample_rate, wanted.sample_rate, source.channels if each else 1)

@@ -16,8 +16,9 @@ Clip = tuple[float, float | None]  # start and duration in seconds; duration Non
 class Source:
     """``blocks`` yields float32 arrays of shape (frames, channels), 1.0 being full scale, the clip's frames only.
 
-    ``frames`` is the length of the whole recording as the header gives it; None where it does not say. ``frames_seen``
-    counts what has been read of the recording (frames before the clip included) and is right once blocks are spent.
+    ``frames`` is the length of the whole recording as the header gives it, or as the library guesses (``is_guessed``);
+    None where it does not say. ``frames_seen`` counts what has been read of the recording (frames before the clip
+    included) and is right once blocks are spent.
     """
 
     format: str
@@ -26,6 +27,7 @@ class Source:
     frames: int | None
     blocks: Iterator[np.ndarray]
     frames_seen: int = 0
+    is_guessed: bool = False
 
 
 class Unreadable(Exception):
