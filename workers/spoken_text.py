@@ -42,6 +42,7 @@ _CURRENCIES = {"$": "USD", "€": "EUR", "£": "GBP", "¥": "JPY"}
 _QUOTES = str.maketrans({"’": "'", "‘": "'", "“": '"', "”": '"', "„": '"', "\u00a0": " ", "\u202f": " ", "…": "..."})
 _DIGITS_FROM = 7  # a longer row of digits without marks is a telephone number or an identifier: read digit by digit
 _DIGITS_UP_TO = 15  # of a number that is said as one: what a float holds exactly
+_FEWER_DIGITS = {"am": 6}  # num2words turns round for ever in most of Amharic's numbers from a million on
 
 _AMOUNT = r"\d+(?:[.,]\d{3})*(?:[.,]\d+)?"
 _NUMBER = re.compile(
@@ -95,7 +96,8 @@ def _said(match: re.Match[str], words: Callable[..., str], language: str) -> str
     """The match in words; as it stands where num2words cannot say it. Its languages raise whatever comes of what they
     lack, and some take for ever over a long number."""
     is_plain = (match["number"] or "").isdigit()
-    if not is_plain and sum(character.isdigit() for character in match[0]) > _DIGITS_UP_TO:
+    most = _FEWER_DIGITS.get(language, _DIGITS_UP_TO)
+    if not is_plain and sum(character.isdigit() for character in match[0]) > most:
         return match[0]
     try:
         return _say(match, words, language)

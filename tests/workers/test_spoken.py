@@ -39,6 +39,7 @@ from workers.wiring import EngineStage
         ("1st a 2", "cs", "1st a dva"),
         ("$3.50", "vi", "$3.50"),
         ("1111111111111111111111111st", "am", "1111111111111111111111111st"),
+        ("1,111,111 1111111st $1111111 1111111.5", "am", "1,111,111 1111111st $1111111 1111111.5"),
         ("nothing to change", "en", "nothing to change"),
         ("wa' 7", "tlh", "wa' 7"),
     ],
