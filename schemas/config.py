@@ -222,8 +222,7 @@ class TtsSettings(Settings):
     """Regeneration of clean speech and its round trip through a transcriber."""
 
     # A secret that was put where its name belongs must not be told again by the error that refuses it.
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, coerce_numbers_to_str=True,
-                              hide_input_in_errors=True)  # fmt: skip
+    model_config = ConfigDict(hide_input_in_errors=True)
 
     synthesizer: Synthesizer = None
     round_trip: RoundTrip = None

@@ -293,7 +293,7 @@ def test_one_bad_clip_costs_itself_alone(
     loud = np.full(16_000, 0.9, np.float32)
     item = loop.Recording(loud, "en")
     engine._spectrograms([item])
-    marked = engine._window(item, 0, item.window)
+    marked = engine._window(item, loop.N_FRAMES)
     monkeypatch.setattr(engine, "_encode", explode)
     got = engine.transcribe([clips[0], poisoned, clips[1], loud, clips[2]], ["en"] * 5)
     assert isinstance(got[1], Failure)

@@ -71,9 +71,7 @@ class Reading:
 
     def source(self, clip: Clip | None) -> Source:
         """The recording, or a piece of it that this reading reaches. Ends the source given before."""
-        source = Source(
-            self._name, self._rate, self._channels, self._promised, iter(()), is_guessed=self._is_guessed
-        )  # fmt: skip
+        source = Source(self._name, self._rate, self._channels, self._promised, iter(()), is_guessed=self._is_guessed)
         source.blocks = self._blocks(source, clip)
         return source
 

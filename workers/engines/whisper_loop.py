@@ -254,10 +254,10 @@ class WhisperLoop(ABC):
         places = self._width(item.window) / FRAMES_PER_TICK
         return (places + _TEXT_PLACES) / (N_FRAMES / FRAMES_PER_TICK + _TEXT_PLACES)
 
-    def _window(self, item: Recording, seek: int, size: int, width: int = N_FRAMES) -> torch.Tensor:
-        """``size`` frames of ``item`` from ``seek`` on, padded with zeros to ``width`` frames, (n_mels, width)."""
-        cut = item.mel[:, seek : seek + size]
-        return torch.nn.functional.pad(cut, (0, width - cut.shape[1]))
+    def _window(self, item: Recording, width: int) -> torch.Tensor:
+        """The current window of ``item``, padded with zeros to ``width`` frames, (n_mels, width)."""
+        frames = item.mel[:, item.seek : item.seek + item.window]
+        return torch.nn.functional.pad(frames, (0, width - frames.shape[1]))
 
     def _decode(self, items: list[Recording]) -> list[DecodingResult | None]:
         """Decode one window of each, None for failures; those that fail the guards again at rising temperatures.
@@ -280,7 +280,7 @@ class WhisperLoop(ABC):
     def _listen(self, items: list[Recording]) -> Any:
         """Encode one window of each, which tells the language of those that have none."""
         width = self._width(items[0].window)  # one for all: batches hold windows of one length
-        features = self._encode([self._window(item, item.seek, item.window, width) for item in items])
+        features = self._encode([self._window(item, width) for item in items])
         self._hear(items, features, [i for i, item in enumerate(items) if item.language is None])
         return features
 

@@ -157,16 +157,13 @@ def _not_covered(archives: Iterable[Archive]) -> list[Archive]:
     archives = list(archives)
     roots = {archive.uri.rstrip("/") for archive in archives if archive.layout is Layout.FOLDER}
     patterns = [re.compile(glob_translate(root)) for root in sorted(roots) if MAGIC.search(root)]
-    covering = (Layout.FOLDER, Layout.FILE)
-    return [
-        archive
-        for archive in archives
-        if archive.layout not in covering
-        or not (
-            roots & set(_folders(archive.uri))
-            or (archive.layout is Layout.FILE and any(pattern.match(archive.uri) for pattern in patterns))
-        )
-    ]
+
+    def is_covered(archive: Archive) -> bool:
+        if archive.layout is Layout.FILE and any(pattern.match(archive.uri) for pattern in patterns):
+            return True
+        return archive.layout in (Layout.FOLDER, Layout.FILE) and bool(roots & set(_folders(archive.uri)))
+
+    return [archive for archive in archives if not is_covered(archive)]
 
 
 def _folders(uri: str) -> list[str]:
